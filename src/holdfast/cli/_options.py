@@ -1,0 +1,29 @@
+"""Options that every command shares, and where data lies by default."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="HOLDFAST_CONFIG", help="Configuration file (default: holdfast.yaml here, if there is one)."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", envvar="HOLDFAST_DATA_DIR", help="Where journals and the ledger lie (default: ~/.local/share/holdfast)."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document per line, for programs.")]
+
+
+def data_dir(given: Path | None) -> Path:
+    """The directory to use; not created here."""
+    return given or Path.home() / ".local" / "share" / "holdfast"
+
+
+def config_file(given: Path | None) -> Path | None:
+    """The configuration file to read, or None for defaults throughout."""
+    if given is not None:
+        return given
+    local = Path("holdfast.yaml")
+    return local if local.exists() else None

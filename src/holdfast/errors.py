@@ -1,0 +1,76 @@
+"""Every error that Holdfast raises, in one tree.
+
+HoldfastError                 the way out is in the message
+|-- UsageError                wrong words on the command line (exit 2)
+|-- ConfigError               the configuration file or environment is wrong; names file, line and key
+|-- SecretError               a secret reference could not be resolved; never carries the secret
+|-- StorageError              the data directory, ledger or journal cannot be read or written
+|-- MalformedRequest          an agent sent what no provider would accept; becomes 400 in the caller's format
+|-- MalformedAnswer           an upstream sent what its own format does not allow
+`-- UpstreamError             an attempt at an upstream failed below HTTP
+    |-- ConnectFailed         no connection: name, port, TLS
+    |-- ConnectionCut         the connection ended before the answer did
+    |-- GarbageReceived       not HTTP
+    `-- TimedOut              one of the call's time-outs passed; says which
+
+Refusals (denied before any money was spent) are values, not exceptions: `holdfast.policy.refusal`.
+"""
+
+from typing import Literal
+
+TimeoutKind = Literal["connect", "first_token", "idle", "total"]
+
+
+class HoldfastError(Exception):
+    """Base of all errors that Holdfast raises on purpose; its text is one sentence for a person."""
+
+
+class UsageError(HoldfastError):
+    pass
+
+
+class ConfigError(HoldfastError):
+    pass
+
+
+class SecretError(HoldfastError):
+    pass
+
+
+class StorageError(HoldfastError):
+    pass
+
+
+class MalformedRequest(HoldfastError):  # noqa: N818 - the field's own word for it
+    """`param` names the offending field in the caller's terms, where one is known."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class MalformedAnswer(HoldfastError):  # noqa: N818 - pairs with MalformedRequest
+    pass
+
+
+class UpstreamError(HoldfastError):
+    pass
+
+
+class ConnectFailed(UpstreamError):  # noqa: N818 - says what happened
+    pass
+
+
+class ConnectionCut(UpstreamError):  # noqa: N818 - says what happened
+    pass
+
+
+class GarbageReceived(UpstreamError):  # noqa: N818 - says what happened
+    pass
+
+
+class TimedOut(UpstreamError):  # noqa: N818 - says what happened
+    def __init__(self, kind: TimeoutKind, after_ns: int) -> None:
+        super().__init__(f"{kind} time-out after {after_ns / 1e9:g} s")
+        self.kind: TimeoutKind = kind
+        self.after_ns = after_ns

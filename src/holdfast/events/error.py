@@ -1,0 +1,28 @@
+"""An error: what went wrong, and what was done about it."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+ErrorType = Literal["parsing", "timeout", "auth", "rate_limit", "api_error", "connection", "refused", "tool_error", "cancelled", "internal"]
+RecoveryAction = Literal["retried", "fell_back", "queued", "circuit_open", "refused", "rolled_back", "none"]
+Severity = Literal["critical", "warning", "info"]
+
+
+class Error(Struct, frozen=True, kw_only=True, tag="error", tag_field="kind", omit_defaults=True):
+    """One error. `full_traceback` is a Python traceback for errors of our own, the upstream's error body for errors of others."""
+
+    error_id: str
+    timestamp: int
+    agent: str
+    release: str = ""
+    run: str = ""
+    user_id: str = ""
+    interaction: str = ""
+    decision_id: str = ""
+    call_id: str = ""
+    error_type: ErrorType
+    message: str
+    full_traceback: str = ""
+    recovery_action: RecoveryAction = "none"
+    severity: Severity

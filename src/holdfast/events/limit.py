@@ -1,0 +1,36 @@
+"""What limits did: refusals, and marks passed on the way there."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class LimitRefusal(Struct, frozen=True, kw_only=True, tag="limit_refusal", tag_field="kind", omit_defaults=True):
+    """A call denied by a limit before it cost anything. Amounts in nano-dollars for `usd`, else a count."""
+
+    timestamp: int
+    agent: str
+    release: str = ""
+    run: str = ""
+    user_id: str = ""
+    interaction: str = ""
+    limit: str  # e.g. "agent support: 500 USD per day"
+    scope: str
+    unit: Literal["usd", "calls"]
+    amount: int
+    spent: int
+    reserved: int
+    asked: int
+    resets_at: int | None = None  # wall clock, ns
+
+
+class LimitMark(Struct, frozen=True, kw_only=True, tag="limit_mark", tag_field="kind", omit_defaults=True):
+    """Spending passed a mark (80 %, COST_THRESHOLD_ALERT); once per mark and window."""
+
+    timestamp: int
+    limit: str
+    scope: str
+    unit: Literal["usd", "calls"]
+    mark: int
+    amount: int
+    spent: int

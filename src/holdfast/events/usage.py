@@ -1,0 +1,22 @@
+"""Token counts as every provider's usage is normalised to; part of decisions and api calls."""
+
+from msgspec import Struct
+
+
+class Usage(Struct, frozen=True, omit_defaults=True):
+    """Tokens of one answer.
+
+    input: everything that was read, cached and cache-writing tokens included.
+    cached_input: the part of `input` served from the provider's cache.
+    cache_write: the part of `input` written to the provider's cache.
+    output: everything that was generated, reasoning included.
+    reasoning: the part of `output` spent on reasoning.
+    web_searches: searches the provider itself ran and bills by the piece.
+    """
+
+    input: int = 0
+    output: int = 0
+    cached_input: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    web_searches: int = 0

@@ -1,0 +1,83 @@
+"""What the gateway needs to know: agents, routes, time-outs. Secrets arrive resolved; nothing here is read from files."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from holdfast.clock import SECOND
+from holdfast.execution.upstream import Origin
+from holdfast.policy.limit import Limit
+from holdfast.policy.retry import RetryOptions
+from holdfast.pricing import PriceList
+from holdfast.providers import ProviderKind
+
+
+class Timeouts(Struct, frozen=True, kw_only=True):
+    """In nanoseconds. first_token: from the request's end to the first real token (or a whole non-streamed answer's first byte is
+    not awaited: for those only `total` counts). idle: between two pieces of an answer. total: everything, retries and fallbacks too."""
+
+    connect_ns: int = 5 * SECOND
+    first_token_ns: int = 60 * SECOND
+    idle_ns: int = 60 * SECOND
+    total_ns: int = 600 * SECOND
+
+
+class Passthrough(Struct, frozen=True, kw_only=True):
+    """A path of a provider's API that is relayed unread. path: with `*` as wildcard. price: nano-dollars per call, None: not known."""
+
+    path: str
+    price: int | None = None
+
+
+class ProviderOptions(Struct, frozen=True, kw_only=True):
+    """A configured provider. prefix: path before the API's own (`/v1` of `https://api.openai.com/v1`). key: "" sends none."""
+
+    name: str
+    kind: ProviderKind
+    origin: Origin
+    prefix: str
+    key: str
+    prices: PriceList
+    passthrough: tuple[Passthrough, ...] = ()
+
+
+class Target(Struct, frozen=True):
+    """Provider and model; model "*" is the one that the agent asked for."""
+
+    provider: str
+    model: str
+
+
+class Reply(Struct, frozen=True):
+    """The last resort: an answer of the gateway's own."""
+
+    text: str
+
+
+class AgentOptions(Struct, frozen=True, kw_only=True):
+    """One agent.
+
+    key: the virtual key that it sends; "" accepts any key, or none, from loopback. routes: model name as the agent sends it to
+    targets in order; "*" is any other. Without a matching route a call goes to the first provider that speaks its format.
+    default_max_output: tokens assumed, and inserted, for a call without a bound under a spend limit.
+    """
+
+    name: str
+    key: str = ""
+    release: str = "unreleased"
+    routes: dict[str, tuple[Target | Reply, ...]] = {}
+    limits: tuple[Limit, ...] = ()
+    timeouts: Timeouts = Timeouts()
+    retries: RetryOptions = RetryOptions()
+    default_max_output: int = 16_384
+    content: Literal["full", "off"] = "full"
+
+
+class GatewayOptions(Struct, frozen=True, kw_only=True):
+    """All of it. limits: for everything together. run, user: fixed by `holdfast run` for every call, "" otherwise."""
+
+    agents: tuple[AgentOptions, ...]
+    providers: tuple[ProviderOptions, ...]
+    limits: tuple[Limit, ...] = ()
+    run: str = ""
+    user: str = ""
