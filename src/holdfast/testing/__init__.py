@@ -1,0 +1,6 @@
+"""Test doubles that ship with the package: a clock that stands still, a record in memory, a model provider that fails on demand."""
+
+from holdfast.testing.clock import FakeClock
+from holdfast.testing.recorder import MemoryRecorder
+
+__all__ = ["FakeClock", "MemoryRecorder"]
