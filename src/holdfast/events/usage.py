@@ -9,6 +9,7 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     input: everything that was read, cached and cache-writing tokens included.
     cached_input: the part of `input` served from the provider's cache.
     cache_write: the part of `input` written to the provider's cache.
+    cache_write_short: the part of `cache_write` known to be kept for the shortest time on offer, which is billed cheaper.
     output: everything that was generated, reasoning included.
     reasoning: the part of `output` spent on reasoning.
     web_searches: searches the provider itself ran and bills by the piece.
@@ -18,5 +19,6 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     output: int = 0
     cached_input: int = 0
     cache_write: int = 0
+    cache_write_short: int = 0
     reasoning: int = 0
     web_searches: int = 0
