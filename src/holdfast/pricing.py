@@ -190,12 +190,19 @@ def _rates(price: "ModelPrice") -> Rates | None:
 
 def _flat(given: "dict[str, Decimal | TieredPrices]", input_tokens: int) -> Rates:
     """The rates of a call with that much input."""
-    rates: dict[str, int] = {}
-    for field, names in _FIELDS.items():
-        prices = [_price_at(given[name], input_tokens) for name in names if name in given]
-        if prices:
-            rates[field] = int((max(prices) * NANO / (1000 if field == "web_search" else 1)).to_integral_value(ROUND_CEILING))
-    return Rates(input=rates.pop("input"), output=rates.pop("output", 0), **rates)
+
+    def rate(field: str) -> int | None:
+        prices = [_price_at(given[name], input_tokens) for name in _FIELDS[field] if name in given]
+        return int((max(prices) * NANO).to_integral_value(ROUND_CEILING)) if prices else None
+
+    return Rates(
+        input=rate("input") or 0,
+        output=rate("output") or 0,
+        cached_input=rate("cached_input"),
+        cache_write=rate("cache_write"),
+        cache_write_short=rate("cache_write_short"),
+        web_search=-(-(rate("web_search") or 0) // 1000),
+    )
 
 
 def _price_at(price: "Decimal | TieredPrices", input_tokens: int) -> Decimal:
