@@ -14,6 +14,10 @@ WINDOWS = {"minute": 60 * SECOND, "hour": 3600 * SECOND, "day": 86_400 * SECOND,
 """Sliding windows by name, in nanoseconds; a month is 30 days."""
 
 
+WATCH_ONLY = 2**62
+"""Amount of a limit that only watches its marks: four billion dollars, which nothing reaches."""
+
+
 class Limit(Struct, frozen=True, kw_only=True):
     """Never more than `amount` in any window.
 
@@ -28,6 +32,11 @@ class Limit(Struct, frozen=True, kw_only=True):
     per_ns: int | None = None
     owner: str = ""
     marks: tuple[int, ...] = ()
+
+    @property
+    def binding(self) -> bool:
+        """Whether it can refuse; False for a mark to watch without a limit behind it."""
+        return self.amount < WATCH_ONLY
 
     def account(self, value: str) -> str:
         """The ledger's key for one counted thing: limits of the same scope, unit and window share what was spent."""

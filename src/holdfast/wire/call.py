@@ -47,6 +47,7 @@ class Call(Struct, kw_only=True):
     generates: bool = True  # False: embeddings, token counting, model lists
     input_bound: int = 0
     unbounded: str = ""
+    tier: str = ""  # the service tier or speed that the request asks for; it has its own price
     user: str = ""  # the end user that the request's own fields name
     conversation: str = ""  # the provider's id of a history that it keeps (previous_response_id, conversation)
 

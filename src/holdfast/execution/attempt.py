@@ -1,0 +1,258 @@
+"""One attempt at an upstream: send, watch the time-outs, hold a stream back until its first real token, say how it ended.
+
+What becomes of the attempt (retry, fall back, pass on) is decided by whoever started it. Until `committed` nothing has left this
+module, so another attempt may take over without the caller noticing.
+"""
+
+import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from holdfast.clock import SECOND, Clock, Timer
+from holdfast.errors import ConnectionCut, GarbageReceived, TimedOut, TimeoutKind, UpstreamError
+from holdfast.execution.upstream import Exchange, Headers, Upstream, UpstreamRequest
+from holdfast.wire.call import StreamReader
+
+MAX_ANSWER = 64 * 1024 * 1024
+"""Bytes of an answer that is read whole; a longer one fails the attempt."""
+
+AFTER_END_NS = SECOND
+"""How long an upstream may take to end its body after the stream's own terminal marker."""
+
+
+class AttemptOptions(Struct, frozen=True, kw_only=True):
+    """first_token_ns: until the first real token of a stream. idle_ns: between two pieces of an answer. total_at_ns: monotonic instant
+    at which the whole call ends, retries and fallbacks included."""
+
+    first_token_ns: int
+    idle_ns: int
+    total_at_ns: int
+
+
+class AttemptResult(Struct, kw_only=True):
+    """How an attempt ended.
+
+    status: 0 when no answer began. body: a whole answer or error body, empty for a stream. stream: what was read of a streamed answer.
+    held: the last bytes of a committed stream, not yet passed on. error: why it is not whole. Instants are monotonic nanoseconds.
+    """
+
+    status: int = 0
+    headers: Headers = ()
+    body: bytes = b""
+    stream: StreamReader | None = None
+    held: bytes = b""
+    committed: bool = False
+    error: UpstreamError | None = None
+    began_ns: int = 0
+    first_token_ns: int | None = None
+    ended_ns: int = 0
+    received: int = 0
+
+
+class AttemptListener(Protocol):
+    """Hears about one attempt: perhaps committed, then data…; ended exactly once, unless it was cancelled."""
+
+    def attempt_committed(self, status: int, headers: Headers, data: bytes) -> None:
+        """The first bytes that must be passed on; from here on the attempt cannot be replaced."""
+
+    def attempt_data(self, data: bytes) -> None: ...
+
+    def attempt_ended(self, result: AttemptResult) -> None: ...
+
+
+class Attempt:
+    """Implements `Receiver`. `read_stream` makes the reader of a successful event stream; None relays a success unread as it comes."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        request: UpstreamRequest,
+        options: AttemptOptions,
+        clock: Clock,
+        listener: AttemptListener,
+        read_stream: Callable[[], StreamReader] | None,
+    ) -> None:
+        self._clock = clock
+        self._listener = listener
+        self._options = options
+        self._read_stream = read_stream
+        now = clock.monotonic_ns()
+        self.result = AttemptResult(began_ns=now)
+        self._pieces: list[bytes] = []
+        self._relayed = False
+        self._decoder: _Inflater | None = None
+        self._over = False
+        self._phase: TimeoutKind = "total"
+        self._due = options.total_at_ns
+        self._timer: Timer | None = clock.call_later(max(self._due - now, 0), self._on_timer)
+        self._exchange: Exchange | None = None
+        exchange = upstream.send(request, self)
+        if not self._over:
+            self._exchange = exchange
+
+    def cancel(self) -> AttemptResult:
+        """Drop the attempt at once; the listener hears nothing more. Returns how far it came."""
+        if not self._over:
+            self._finish_quietly()
+            if self._exchange is not None:
+                self._exchange.cancel()
+        return self.result
+
+    def pause(self) -> None:
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume(self) -> None:
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def response_started(self, status: int, headers: Headers) -> None:
+        result = self.result
+        result.status = status
+        result.headers = headers
+        success = 200 <= status < 300
+        encoding = _header(headers, b"content-encoding")
+        if encoding and encoding != b"identity" and not (success and self._read_stream is None):
+            try:
+                self._decoder = _Inflater(encoding)
+            except KeyError:
+                self._fail(GarbageReceived(f"answer in an encoding that nobody asked for: {encoding.decode('latin-1')[:40]}"))
+                return
+        if success and self._read_stream is None:
+            self._relayed = True
+            result.committed = True
+            self._wait("idle", self._options.idle_ns)
+            self._listener.attempt_committed(status, headers, b"")
+        elif success and self._read_stream is not None and (_header(headers, b"content-type") or b"").startswith(b"text/event-stream"):
+            result.stream = self._read_stream()
+            self._wait("first_token", self._options.first_token_ns - (self._clock.monotonic_ns() - result.began_ns))
+
+    def response_data(self, data: bytes) -> None:
+        self.result.received += len(data)
+        if self._decoder is not None:
+            try:
+                data = self._decoder.decode(data)
+            except zlib.error:
+                self._fail(GarbageReceived("answer does not decompress"))
+                return
+        if self.result.stream is not None:
+            self._stream_data(self.result.stream, data)
+        elif self._relayed:
+            self._due = self._clock.monotonic_ns() + self._options.idle_ns
+            self._listener.attempt_data(data)
+        else:
+            self._pieces.append(data)
+            if self.result.received > MAX_ANSWER:
+                self._fail(GarbageReceived(f"answer is longer than {MAX_ANSWER >> 20} MiB"))
+
+    def response_ended(self) -> None:
+        self._end(None)
+
+    def response_failed(self, error: UpstreamError) -> None:
+        stream = self.result.stream
+        self._end(None if stream is not None and stream.ended else error)
+
+    def _stream_data(self, stream: StreamReader, data: bytes) -> None:
+        result = self.result
+        passed = stream.feed(data)
+        if stream.ended or stream.error is not None:
+            self._pieces.append(passed)
+            if stream.ended:
+                self._wait("idle", AFTER_END_NS)
+            return
+        if result.committed:
+            self._due = self._clock.monotonic_ns() + self._options.idle_ns
+            if passed:
+                self._listener.attempt_data(passed)
+            return
+        self._pieces.append(passed)
+        if stream.committed:
+            result.committed = True
+            result.first_token_ns = self._clock.monotonic_ns()
+            self._wait("idle", self._options.idle_ns)
+            held, self._pieces = b"".join(self._pieces), []
+            self._listener.attempt_committed(result.status, result.headers, held)
+
+    def _end(self, error: UpstreamError | None) -> None:
+        """The transport is done; `held` keeps the last bytes so that the record can be written before they go out."""
+        if self._over:
+            return
+        result = self.result
+        if result.stream is not None:
+            self._pieces.append(result.stream.flush())
+            result.held = b"".join(self._pieces)
+            if error is None and not result.stream.ended and result.stream.error is None:
+                error = ConnectionCut("the stream ended without its terminal marker")
+        elif not self._relayed:
+            result.body = b"".join(self._pieces) if len(self._pieces) != 1 else self._pieces[0]
+        result.error = error
+        self._finish_quietly()
+        self._listener.attempt_ended(result)
+
+    def _fail(self, error: UpstreamError) -> None:
+        if self._exchange is not None:
+            self._exchange.cancel()
+        self._end(error)
+
+    def _finish_quietly(self) -> None:
+        self._over = True
+        self.result.ended_ns = self._clock.monotonic_ns()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wait(self, phase: TimeoutKind, span_ns: int) -> None:
+        """Enter a phase that lasts at most `span_ns`; the running timer is only replaced when it would come too late."""
+        now = self._clock.monotonic_ns()
+        due = now + span_ns
+        if due >= self._options.total_at_ns:
+            phase, due = "total", self._options.total_at_ns
+        earlier = due < self._due
+        self._phase, self._due = phase, due
+        if earlier:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._clock.call_later(max(due - now, 0), self._on_timer)
+
+    def _on_timer(self) -> None:
+        """Progress moves `_due` without touching the timer: a timer that is early sets itself again."""
+        now = self._clock.monotonic_ns()
+        due = min(self._due, self._options.total_at_ns)
+        if now < due:
+            self._timer = self._clock.call_later(due - now, self._on_timer)
+            return
+        self._timer = None
+        stream = self.result.stream
+        if stream is not None and stream.ended:
+            self._fail_after_end()
+        elif due == self._options.total_at_ns:
+            self._fail(TimedOut("total", now - self.result.began_ns))
+        else:
+            self._fail(TimedOut(self._phase, now - self.result.began_ns))
+
+    def _fail_after_end(self) -> None:
+        if self._exchange is not None:
+            self._exchange.cancel()
+        self._end(None)
+
+
+class _Inflater:
+    """Takes gzip and deflate off, with or without the zlib header; KeyError for any other coding."""
+
+    def __init__(self, encoding: bytes) -> None:
+        self._inflate = zlib.decompressobj({b"gzip": 47, b"x-gzip": 47, b"deflate": 15}[encoding.strip().lower()])
+
+    def decode(self, data: bytes) -> bytes:
+        decoded = self._inflate.decompress(data, MAX_ANSWER)
+        if self._inflate.unconsumed_tail:
+            raise zlib.error("answer inflates beyond all measure")
+        return decoded
+
+
+def _header(headers: Headers, name: bytes) -> bytes | None:
+    for key, value in headers:
+        if key == name:
+            return value
+    return None

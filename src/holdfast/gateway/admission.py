@@ -1,0 +1,106 @@
+"""What a call may cost: which limits it draws on, the bounds to reserve, the output that the reservation can pay, the cost in the end."""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from holdfast.events.decision import CostSource
+from holdfast.events.usage import Usage
+from holdfast.execution.attempt import AttemptResult
+from holdfast.execution.limiter import Ask
+from holdfast.money import Nano
+from holdfast.policy.limit import Limit, Scope
+from holdfast.pricing import Rates, affordable_output, cost, worst
+from holdfast.wire.call import Call, Refusal
+
+LEAST_OUTPUT = 16
+"""Tokens per choice below which an answer is refused instead of cut short; also the least that the Responses API takes."""
+
+Charges = tuple[tuple[Limit, str], ...]
+"""The limits that a call draws on, each with the value that is counted (an agent's name, a user's id, …)."""
+
+
+class Bounds(Struct, frozen=True, kw_only=True):
+    """What one attempt may use. rates: None when the model has no price. max_output: None when nothing bounds the output."""
+
+    rates: Rates | None
+    input_bound: int
+    max_output: int | None
+    choices: int
+    ask: Ask
+
+
+class Cost(Struct, frozen=True):
+    """amount: nano-dollars, None: not known. charged: what counts against the limits."""
+
+    amount: Nano | None
+    charged: Nano
+    source: CostSource
+    usage: Usage | None
+
+
+def charges(limits: Iterable[Limit], values: dict[Scope, str]) -> Charges:
+    """The limits that apply: a limit on something that the call does not have (no run, no tool) does not."""
+    return tuple((limit, values[limit.scope]) for limit in limits if limit.scope in values)
+
+
+def bounds(call: Call, rates: Rates | None, drawn: Charges, default_max_output: int) -> Bounds | Refusal:
+    """The upper and lower bound to reserve for one attempt, or why it must not be made under a spend limit."""
+    most_output = call.max_output if call.generates else 0
+    spend_limit = next(((limit, value) for limit, value in drawn if limit.unit == "usd" and limit.binding), None)
+    if spend_limit is not None:
+        if rates is None:
+            return _unbounded("model_without_price", call, spend_limit, f"the model {call.model!r} has no price")
+        if call.unbounded:
+            return _unbounded("call_without_bound", call, spend_limit, call.unbounded)
+        if most_output is None:
+            most_output = default_max_output * call.choices
+    if rates is None or most_output is None:
+        ask = Ask(calls=1, usd_least=0, usd_most=0)
+    else:
+        least_output = min(LEAST_OUTPUT * call.choices, most_output)
+        ask = Ask(
+            calls=1,
+            usd_least=worst(rates, call.input_bound, least_output),
+            usd_most=worst(rates, call.input_bound, most_output),
+        )
+    return Bounds(rates=rates, input_bound=call.input_bound, max_output=most_output, choices=call.choices, ask=ask)
+
+
+def output_to_send(bounds: Bounds, call: Call, granted: Nano) -> int | None:
+    """The bound of output tokens per choice to put into the request, or None to leave it as the agent sent it."""
+    if bounds.rates is None or bounds.max_output is None or not call.generates:
+        return None
+    if granted < bounds.ask.usd_most:
+        return min(affordable_output(bounds.rates, bounds.input_bound, granted), bounds.max_output) // bounds.choices
+    return bounds.max_output // bounds.choices if call.max_output is None else None
+
+
+def settlement(result: AttemptResult, usage: Usage | None, bounds: Bounds, reserved: Nano) -> Cost:
+    """What an attempt cost.
+
+    An error answer and a connection that never came about are free. Where the provider may have worked without saying how much, the
+    bound counts: of what was generated for a stream that was cut after its first token, of everything otherwise.
+    """
+    if usage is not None:
+        amount = None if bounds.rates is None else cost(bounds.rates, usage)
+        return Cost(amount, amount or 0, "unpriced" if amount is None else "provider", usage)
+    if result.status >= 400 and result.error is None:
+        return Cost(0, 0, "free", None)
+    if bounds.rates is None:
+        return Cost(None, 0, "unpriced", None)
+    if result.stream is not None and result.committed:
+        reserved = min(reserved, worst(bounds.rates, bounds.input_bound, result.stream.generated_bytes))
+    return Cost(reserved, reserved, "bound", None)
+
+
+def _unbounded(kind: str, call: Call, spend_limit: tuple[Limit, str], why: str) -> Refusal:
+    limit, value = spend_limit
+    described = limit.describe(value)
+    way_out = "name a price for it in the configuration" if kind == "model_without_price" else "lift the limit for this agent or change the call"
+    return Refusal(
+        status=402,
+        kind=kind,
+        message=f"Refused under a spend limit ({described}): {why}, so its cost cannot be bounded; {way_out}.",
+        details={"limit": described, "model": call.model},
+    )

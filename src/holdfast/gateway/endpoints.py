@@ -1,0 +1,38 @@
+"""Which paths the gateway serves, and in which wire format each speaks."""
+
+from msgspec import Struct
+
+from holdfast.wire import anthropic_count_tokens, anthropic_messages, openai_chat, openai_embeddings, openai_responses
+from holdfast.wire.call import Family, WireFormat
+
+
+class Endpoint(Struct, frozen=True):
+    """format: how bodies are read; None: relayed unread. free: the provider bills nothing for it."""
+
+    family: Family
+    format: WireFormat | None
+    free: bool = False
+
+
+_EXACT = {
+    (b"POST", b"/v1/chat/completions"): Endpoint("openai", openai_chat.FORMAT),
+    (b"POST", b"/v1/responses"): Endpoint("openai", openai_responses.FORMAT),
+    (b"POST", b"/v1/embeddings"): Endpoint("openai", openai_embeddings.FORMAT),
+    (b"POST", b"/v1/messages"): Endpoint("anthropic", anthropic_messages.FORMAT),
+    (b"POST", b"/v1/messages/count_tokens"): Endpoint("anthropic", anthropic_count_tokens.FORMAT, free=True),
+}
+
+_FORMATS_FOR_ERRORS: dict[Family, WireFormat] = {"openai": openai_chat.FORMAT, "anthropic": anthropic_messages.FORMAT}
+
+
+def endpoint(method: bytes, path: bytes, family: Family) -> Endpoint | None:
+    """The endpoint of a request, or None for any other path of a provider's API."""
+    found = _EXACT.get((method, path))
+    if found is None and method == b"GET" and (path == b"/v1/models" or path.startswith(b"/v1/models/")):
+        return Endpoint(family, None, free=True)
+    return found
+
+
+def error_format(family: Family) -> WireFormat:
+    """The format whose error bodies the SDKs of a family read."""
+    return _FORMATS_FOR_ERRORS[family]

@@ -1,0 +1,57 @@
+"""Which headers pass: the agent's to the provider less what is Holdfast's own, the provider's to the agent less what the transport sets."""
+
+from holdfast.execution.upstream import Headers
+
+_HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer"}
+    | {b"transfer-encoding", b"upgrade"}
+)
+
+_NOT_UPSTREAM = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"accept-encoding"}
+"""Set anew for the upstream. Answers are asked for without a content coding: usage must be read, and streams gain nothing from one."""
+
+_CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"cookie"})
+"""The virtual key must not reach a provider, whatever header it came in."""
+
+_NOT_DOWNSTREAM = _HOP_BY_HOP | {b"content-length", b"content-encoding"}
+
+_OURS = b"x-holdfast-"
+_IDENTITY = (b"accept-encoding", b"identity")
+
+
+def upstream_headers(headers: Headers, credentials: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:
+    """What the provider gets of an agent's request."""
+    passed = [
+        pair for pair in headers if pair[0] not in _NOT_UPSTREAM and pair[0] not in _CREDENTIALS and not pair[0].startswith(_OURS)
+    ]
+    passed.append(_IDENTITY)
+    passed.extend(credentials)
+    return passed
+
+
+def downstream_headers(headers: Headers, *, encoded: bool = False) -> list[tuple[bytes, bytes]]:
+    """What the agent gets of a provider's answer; `encoded`: the body passes with its content coding still on."""
+    return [
+        pair
+        for pair in headers
+        if (pair[0] not in _NOT_DOWNSTREAM or (encoded and pair[0] == b"content-encoding")) and not pair[0].startswith(_OURS)
+    ]
+
+
+def retry_after_ns(headers: Headers) -> int | None:
+    """What the upstream asks for: `retry-after-ms`, else `retry-after` in seconds; None without either or for a date or nonsense."""
+    seconds = None
+    for name, value in headers:
+        if name == b"retry-after-ms":
+            return _duration(value, 1_000_000)
+        if name == b"retry-after":
+            seconds = _duration(value, 1_000_000_000)
+    return seconds
+
+
+def _duration(value: bytes, unit_ns: int) -> int | None:
+    try:
+        amount = float(value)
+    except ValueError:
+        return None
+    return int(amount * unit_ns) if 0 <= amount < 86_400_000 else None

@@ -1,0 +1,100 @@
+"""Who calls: agent and release from the key, user and interaction from headers, without a line of code in the agent."""
+
+import secrets
+from hashlib import blake2b
+
+from msgspec import Struct
+
+from holdfast.execution.upstream import Headers
+from holdfast.gateway.options import AgentOptions
+
+SESSION_HEADERS = (
+    b"x-claude-code-session-id",  # Claude Code
+    b"session-id",  # Codex
+    b"session_id",  # Codex before 2026
+)
+"""Headers in which well-known agents name their session, the first that is present counts."""
+
+_MAX_ID = 128
+_ID_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-")
+_LOOPBACK = ("127.", "::1", "::ffff:127.")
+
+
+class Caller(Struct, frozen=True):
+    """The agent behind a request. interaction: as given from outside, else ""; identified_by: by what."""
+
+    agent: AgentOptions
+    name: str
+    release: str
+    user: str
+    interaction: str
+    identified_by: str
+
+
+class Identities:
+    """Knows the agents' keys. Only keyed hashes are kept and looked up, so that no comparison takes longer for a better guess."""
+
+    def __init__(self, agents: tuple[AgentOptions, ...]) -> None:
+        self._salt = secrets.token_bytes(16)
+        self._by_key = {self._hash(agent.key.encode()): agent for agent in agents if agent.key}
+        self._keyless = {agent.name: agent for agent in agents if not agent.key}
+        self._default = self._keyless.get("default") or next(iter(self._keyless.values()), None)
+
+    def caller(self, headers: Headers, peer: str) -> Caller | None:
+        """Who sent these headers from the IP address `peer`; None when the key is unknown."""
+        given = _first_of_each(headers)
+        name = _text(given.get(b"x-holdfast-agent"))
+        agent = self._by_key.get(self._hash(presented_key(given)))
+        if agent is None:
+            if not peer.startswith(_LOOPBACK):
+                return None
+            agent = self._keyless.get(name) or self._default
+            if agent is None:
+                return None
+            name = name or agent.name
+        else:
+            name = agent.name
+        interaction, identified_by = _interaction(given)
+        release = _text(given.get(b"x-holdfast-release")) or agent.release
+        return Caller(agent, name, release, _text(given.get(b"x-holdfast-user")), interaction, identified_by)
+
+    def _hash(self, key: bytes) -> bytes:
+        return blake2b(key, key=self._salt, digest_size=32).digest()
+
+
+def presented_key(given: dict[bytes, bytes]) -> bytes:
+    """The virtual key, from where the SDKs put theirs."""
+    authorization = given.get(b"authorization", b"")
+    if authorization[:7].lower() == b"bearer ":
+        return authorization[7:].strip()
+    return given.get(b"x-api-key") or given.get(b"api-key") or b""
+
+
+def _interaction(given: dict[bytes, bytes]) -> tuple[str, str]:
+    if header := given.get(b"x-holdfast-interaction"):
+        return _identifier(header), "header"
+    for name in SESSION_HEADERS:
+        if session := given.get(name):
+            return _identifier(session), "session"
+    trace = given.get(b"traceparent", b"").split(b"-")
+    if len(trace) == 4 and len(trace[1]) == 32 and trace[1].strip(b"0"):
+        return _identifier(trace[1]), "traceparent"
+    return "", ""
+
+
+def _identifier(value: bytes) -> str:
+    """The value itself where it is fit to be an id, else its hash: ids end up in file names, URLs and terminals."""
+    if len(value) <= _MAX_ID and _ID_BYTES.issuperset(value):
+        return value.decode("ascii")
+    return blake2b(value, digest_size=16).hexdigest()
+
+
+def _text(value: bytes | None) -> str:
+    return value.decode("utf-8", "replace")[:_MAX_ID] if value else ""
+
+
+def _first_of_each(headers: Headers) -> dict[bytes, bytes]:
+    first: dict[bytes, bytes] = {}
+    for name, value in headers:
+        first.setdefault(name, value)
+    return first
