@@ -4,40 +4,47 @@ Frameworks rewrite history: content strings become lists of text parts, argument
 absent fields become null. What counts here is who spoke, the text, the tool calls with their arguments, and the media.
 """
 
-from collections.abc import Callable, Iterable
-from hashlib import blake2b
+from collections.abc import Iterable
+from hashlib import sha256
 
 import msgspec
 
 from holdfast.wire.call import Turn
 
-_sorted = msgspec.json.Encoder(order="sorted")
+_DIGEST_SIZE = 16
+_EXACT = 2**53  # beyond it, a float no longer names one integer
+
+
+def _number(text: str) -> int | float:
+    """JavaScript writes 1.0 as 1: an integral float is the integer."""
+    value = float(text)
+    return int(value) if abs(value) <= _EXACT and value.is_integer() else value
+
+
+_decode = msgspec.json.Decoder(float_hook=_number).decode
+_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 def canonical_json(text: str | bytes) -> bytes:
-    """JSON with sorted keys and no white space; what is not JSON stays as it is."""
+    """JSON with sorted keys, no white space and integral floats as integers; what is not JSON stays as it is."""
     try:
-        return _sorted.encode(msgspec.json.decode(text))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return _sorted(_decode(text))
+    except (msgspec.MsgspecError, RecursionError, UnicodeError, OverflowError):
         return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
 
 
 def turn(role: str, texts: Iterable[str] = (), calls: Iterable[tuple[str, str | bytes]] = (), media: Iterable[bytes] = ()) -> Turn:
     """The turn of one message: its texts in order, its tool calls as (name, JSON arguments), its media as raw references.
 
-    Texts are joined and stripped: providers and frameworks trim the ends and split them at will. Reasoning is left out: some
-    agents send it back, some do not.
+    Texts are joined and stripped: providers and frameworks trim the ends and split them at will. Empty arguments are `{}`. Reasoning
+    is left out: some agents send it back, some do not. The digest is SHA-256 cut to 16 bytes over length-prefixed fields (twice as
+    fast as BLAKE2b on long texts where the processor has SHA instructions, equal elsewhere on short ones).
     """
-    hasher = blake2b(role.encode(), digest_size=16)
-    _field(hasher.update, b"t", "".join(texts).strip().encode("utf-8", "surrogatepass"))
+    text = "".join(texts).strip()
+    hasher = sha256(f"{len(role)}:{role}{len(text)}:{text}".encode("utf-8", "surrogatepass"))
     for name, arguments in calls:
-        _field(hasher.update, b"c", name.encode("utf-8", "surrogatepass"))
-        _field(hasher.update, b"a", canonical_json(arguments))
+        canonical = canonical_json(arguments) if arguments else b"{}"
+        hasher.update(f"c{len(name)}:{name}{len(canonical)}:".encode("utf-8", "surrogatepass") + canonical)
     for reference in media:
-        _field(hasher.update, b"m", reference)
-    return Turn(role, hasher.digest())
-
-
-def _field(update: Callable[[bytes], None], kind: bytes, value: bytes) -> None:
-    update(kind + len(value).to_bytes(8, "big"))
-    update(value)
+        hasher.update(b"m%d:%b" % (len(reference), reference))
+    return Turn(role, hasher.digest()[:_DIGEST_SIZE])

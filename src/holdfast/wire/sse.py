@@ -1,13 +1,24 @@
 """Server-sent events (WHATWG HTML, section 9.2) as model providers stream them: split incrementally, whatever the cuts."""
 
+import re
+
 from msgspec import Struct
 
 MAX_EVENT = 16 * 1024 * 1024
 """Bytes of one event that are held before its end came; a longer one is passed on unread."""
 
+_BLANK_LINE = re.compile(rb"(?>\r\n?|\n)(?>\r\n?|\n)")
+"""The end of a line and an empty line after it. Atomic groups: CRLF is one line end, never two."""
+_LINE_END = re.compile(rb"\r\n?|\n")
+_SEAM = 3  # a blank line that is split over two feeds has at most this many of its four bytes in the first
+_BOM = b"\xef\xbb\xbf"
 
-class Event(Struct, frozen=True):
-    """One event. raw: its bytes with the blank line that ends it; name: its `event:` field; data: its data lines joined."""
+
+class Event(Struct, frozen=True, gc=False):
+    """One event. raw: its bytes with the blank line that ends it; name: its `event:` field; data: its data lines joined.
+
+    Comments and stray blank lines are events without data: their bytes are passed on like any other.
+    """
 
     raw: bytes
     name: bytes
@@ -15,44 +26,68 @@ class Event(Struct, frozen=True):
 
 
 class Splitter:
-    """Cuts a byte stream into events; accepts LF, CRLF and CR line ends and any split of the bytes."""
+    """Cuts a byte stream into events; accepts LF, CRLF and CR line ends, also mixed, and any split of the bytes.
+
+    The `raw` of all events and what `flush` returns are together exactly the bytes that were fed. A blank line whose CR ends a feed is
+    taken as it stands, so that no event waits for the next one; the LF that may follow belongs to the next event.
+    """
 
     def __init__(self) -> None:
-        self._held = b""
+        self._held = bytearray()
+
+    @property
+    def holding(self) -> bool:
+        """Whether bytes of an unfinished event are held."""
+        return bool(self._held)
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes; the rest is held."""
         if self._held:
-            data = self._held + data
+            seam = max(len(self._held) - _SEAM, 0)
+            self._held += data
+            if _BLANK_LINE.search(self._held, seam) is None:
+                return self._overflow()
+            data = self.flush()
         events: list[Event] = []
         start = 0
-        while (end := _event_end(data, start)) > 0:
-            events.append(_parse(data[start:end]))
+        for end in _event_ends(data):
+            events.append(_parse(data[start:end] if end - start < len(data) else data))
             start = end
-        self._held = data[start:]
-        if len(self._held) > MAX_EVENT:
-            events.append(Event(self._held, b"", b""))
-            self._held = b""
+        if start < len(data):
+            self._held += data[start:]
+            events += self._overflow()
         return events
 
     def flush(self) -> bytes:
         """What is held of an event that never ended."""
-        held, self._held = self._held, b""
+        held = bytes(self._held)
+        self._held.clear()
         return held
 
+    def _overflow(self) -> list[Event]:
+        return [Event(self.flush(), b"", b"")] if len(self._held) > MAX_EVENT else []
 
-def _event_end(data: bytes, start: int) -> int:
-    """Where the event that begins at `start` ends (after its blank line), or 0 while it is incomplete."""
-    ends = [at + len(mark) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r") if (at := data.find(mark, start)) >= 0]
-    return min(ends, default=0)
+
+def _event_ends(data: bytes) -> list[int]:
+    if b"\r" in data:
+        return [blank.end() for blank in _BLANK_LINE.finditer(data)]
+    ends: list[int] = []
+    end = 0
+    while at := data.find(b"\n\n", end) + 1:
+        end = at + 1
+        ends.append(end)
+    return ends
 
 
 def _parse(raw: bytes) -> Event:
+    if raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
+        return Event(raw, b"", raw[6:-2])
     name = b""
     lines: list[bytes] = []
-    for line in raw.splitlines():
-        if line.startswith(b"data:"):
-            lines.append(line[6:] if line[5:6] == b" " else line[5:])
-        elif line.startswith(b"event:"):
-            name = line[6:].strip()
-    return Event(raw, name, lines[0] if len(lines) == 1 else b"\n".join(lines))
+    for line in _LINE_END.split(raw.removeprefix(_BOM)):
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            lines.append(value.removeprefix(b" "))
+        elif field == b"event":
+            name = value.removeprefix(b" ")
+    return Event(raw, name, b"\n".join(lines))
