@@ -16,6 +16,8 @@ HoldfastError                 the way out is in the message
 Refusals (denied before any money was spent) are values, not exceptions: `holdfast.policy.refusal`.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Literal
 
 TimeoutKind = Literal["connect", "first_token", "idle", "total"]
@@ -74,3 +76,12 @@ class TimedOut(UpstreamError):  # noqa: N818 - says what happened
         super().__init__(f"{kind} time-out after {after_ns / 1e9:g} s")
         self.kind: TimeoutKind = kind
         self.after_ns = after_ns
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the known one that is nearest to it, or all of them."""
+    words = sorted(known)
+    nearest = get_close_matches(word, words, n=1)
+    if nearest:
+        return f'; did you mean "{nearest[0]}"?'
+    return f"; known here: {', '.join(words)}" if words else ""

@@ -30,13 +30,19 @@ class Passthrough(Struct, frozen=True, kw_only=True):
 
 
 class ProviderOptions(Struct, frozen=True, kw_only=True):
-    """A configured provider. prefix: path before the API's own (`/v1` of `https://api.openai.com/v1`). key: "" sends none."""
+    """A configured provider.
+
+    prefix: what stands in place of the `/v1` of an agent's request: the path of the base URL (`/v1` of `https://api.openai.com/v1`);
+    also `/v1` for `https://api.anthropic.com`, whose base URL is written without. key: "" sends none. key_error: why there is no key
+    although the provider needs one, and the way out; its calls are refused with it. "" otherwise.
+    """
 
     name: str
     kind: ProviderKind
     origin: Origin
     prefix: str
     key: str
+    key_error: str = ""
     prices: PriceList
     passthrough: tuple[Passthrough, ...] = ()
 

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from holdfast.pricing import PriceList
 from holdfast.wire.call import Family
 
 
@@ -10,7 +11,7 @@ class ProviderKind(Protocol):
 
     families: error and credential families whose formats it serves. key_variables: environment variables that hold its real key, the
     first being the default secret. base_url_variables: variables by which its SDKs are pointed elsewhere. base_url: the default; None
-    when the config must name one. price_list: provider id in genai-prices, None for prices from the config alone.
+    when the config must name one. prices: for the models that the config names no price for.
     modern: knows `max_completion_tokens` and stream usage options.
     """
 
@@ -18,7 +19,7 @@ class ProviderKind(Protocol):
     key_variables: tuple[str, ...]
     base_url_variables: tuple[str, ...]
     base_url: str | None
-    price_list: str | None
+    prices: PriceList
     modern: bool
 
     def credentials(self, key: str, family: Family) -> tuple[tuple[bytes, bytes], ...]:

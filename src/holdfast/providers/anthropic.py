@@ -1,0 +1,24 @@
+"""Anthropic (https://docs.anthropic.com/en/api)."""
+
+from holdfast.pricing import PriceList
+from holdfast.providers import ProviderKind
+from holdfast.wire.call import Family
+
+
+class Anthropic:
+    families: tuple[Family, ...] = ("anthropic",)
+    key_variables: tuple[str, ...] = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+    base_url_variables: tuple[str, ...] = ("ANTHROPIC_BASE_URL",)
+    base_url: str | None = "https://api.anthropic.com"
+    prices = PriceList(provider="anthropic")
+    modern = True
+
+    def credentials(self, key: str, family: Family) -> tuple[tuple[bytes, bytes], ...]:
+        if not key:
+            return ()
+        if key.startswith("sk-ant-oat"):  # an OAuth access token, which Anthropic takes in no other header
+            return ((b"authorization", b"Bearer " + key.encode()),)
+        return ((b"x-api-key", key.encode()),)
+
+
+PLUGIN: ProviderKind = Anthropic()
