@@ -18,10 +18,6 @@ WATCH_ONLY = 2**62
 """Amount of a limit that only watches its marks: four billion dollars, which nothing reaches."""
 
 
-WATCHED = 1 << 62
-"""The amount of a limit that only watches: it raises its marks, never refuses, and needs no call to have a price or a bound."""
-
-
 class Limit(Struct, frozen=True, kw_only=True):
     """Never more than `amount` in any window.
 
@@ -41,10 +37,6 @@ class Limit(Struct, frozen=True, kw_only=True):
     def binding(self) -> bool:
         """Whether it can refuse; False for a mark to watch without a limit behind it."""
         return self.amount < WATCH_ONLY
-
-    @property
-    def watches_only(self) -> bool:
-        return self.amount >= WATCHED
 
     def account(self, value: str) -> str:
         """The ledger's key for one counted thing: limits of the same scope, unit and window share what was spent."""
