@@ -94,6 +94,12 @@ def test_a_long_input_is_paid_at_its_tier_from_the_first_token_on() -> None:
     assert cost(rates, Usage(input=101, output=1)) == 205
 
 
+def test_the_worst_case_counts_a_tier_from_the_first_token_that_reaches_it() -> None:
+    rates = Rates(input=1_000_000, output=0, tiers=(Tier(100, Rates(input=2_000_000, output=0)),))
+    assert worst(rates, 100, 0) == 100
+    assert worst(rates, 101, 0) == 202
+
+
 def names_of(match: MatchLogic) -> Iterator[str]:
     """Model names that a clause of the price data certainly matches."""
     if isinstance(match, ClauseEquals):
