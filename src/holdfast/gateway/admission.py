@@ -11,7 +11,7 @@ from holdfast.execution.limiter import Ask
 from holdfast.money import Nano
 from holdfast.policy.limit import Limit, Scope
 from holdfast.pricing import Rates, affordable_output, cost, worst
-from holdfast.wire.call import Call, Refusal
+from holdfast.wire.call import Answer, Call, Refusal
 
 LEAST_OUTPUT = 16
 """Tokens per choice below which an answer is refused instead of cut short; also the least that the Responses API takes."""
@@ -50,7 +50,12 @@ def bounds(call: Call, rates: Rates | None, drawn: Charges, default_max_output: 
     spend_limit = next(((limit, value) for limit, value in drawn if limit.unit == "usd" and limit.binding), None)
     if spend_limit is not None:
         if rates is None:
-            return _unbounded("model_without_price", call, spend_limit, f"the model {call.model!r} has no price")
+            return _unbounded(
+                "model_without_price",
+                call,
+                spend_limit,
+                f"the model {call.model!r} has no price" if call.model else "this path has no price",
+            )
         if call.unbounded:
             return _unbounded("call_without_bound", call, spend_limit, call.unbounded)
         if most_output is None:
@@ -76,13 +81,14 @@ def output_to_send(bounds: Bounds, call: Call, granted: Nano) -> int | None:
     return bounds.max_output // bounds.choices if call.max_output is None else None
 
 
-def settlement(result: AttemptResult, usage: Usage | None, bounds: Bounds, reserved: Nano) -> Cost:
-    """What an attempt cost.
+def settlement(result: AttemptResult, answer: Answer | None, bounds: Bounds, reserved: Nano) -> Cost:
+    """What an attempt cost; `answer` as far as it came.
 
-    An error answer and a connection that never came about are free. Where the provider may have worked without saying how much, the
-    bound counts: of what was generated for a stream that was cut after its first token, of everything otherwise.
+    An error answer is free. Where the provider may have worked without saying how much, the bound counts: of what was generated for a
+    stream that was cut after its first token, of everything otherwise.
     """
-    if usage is not None:
+    usage = None if answer is None else answer.usage
+    if usage is not None and answer is not None and answer.complete:
         amount = None if bounds.rates is None else cost(bounds.rates, usage)
         return Cost(amount, amount or 0, "unpriced" if amount is None else "provider", usage)
     if result.status >= 400 and result.error is None:
@@ -90,14 +96,15 @@ def settlement(result: AttemptResult, usage: Usage | None, bounds: Bounds, reser
     if bounds.rates is None:
         return Cost(None, 0, "unpriced", None)
     if result.stream is not None and result.committed:
-        reserved = min(reserved, worst(bounds.rates, bounds.input_bound, result.stream.generated_bytes))
+        read = bounds.input_bound if usage is None else min(usage.input, bounds.input_bound)
+        reserved = min(reserved, worst(bounds.rates, read, result.stream.generated_bytes))
     return Cost(reserved, reserved, "bound", None)
 
 
 def _unbounded(kind: str, call: Call, spend_limit: tuple[Limit, str], why: str) -> Refusal:
     limit, value = spend_limit
     described = limit.describe(value)
-    way_out = "name a price for it in the configuration" if kind == "model_without_price" else "lift the limit for this agent or change the call"
+    way_out = "name its price in the configuration" if kind == "model_without_price" else "lift the limit for this agent"
     return Refusal(
         status=402,
         kind=kind,

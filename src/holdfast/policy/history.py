@@ -53,6 +53,17 @@ class Conversations:
         self._capacity = capacity
         self._per_state = per_state
         self._known: dict[bytes, _Known] = {}
+        self._responses: dict[str, str] = {}
+
+    def of_response(self, response_id: str) -> str:
+        """The interaction that the provider's answer `response_id` belonged to, "" when it is not known (any more)."""
+        return self._responses.get(response_id, "")
+
+    def remember_response(self, response_id: str, interaction: str) -> None:
+        """A later request may name this answer instead of resending the history (`previous_response_id`)."""
+        self._responses[response_id] = interaction
+        if len(self._responses) > self._capacity:
+            del self._responses[next(iter(self._responses))]
 
     def claim(self, scope: str, turns: Sequence[Turn], new_interaction: str, *, fixed: bool = False) -> Claim:
         """Find the conversation that a request continues.

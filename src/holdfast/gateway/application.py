@@ -1,0 +1,61 @@
+"""The gateway's front door: which agent, which endpoint, and then one `GuardedCall` per request."""
+
+from collections.abc import Callable
+
+from holdfast.gateway import refusals
+from holdfast.gateway.call import GuardedCall
+from holdfast.gateway.delivery import Delivery
+from holdfast.gateway.endpoints import Endpoint, endpoint
+from holdfast.gateway.identity import Caller, Identities
+from holdfast.gateway.parts import Parts
+from holdfast.http.message import Request, Response
+from holdfast.wire.call import Family
+
+_TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
+
+
+class Gateway:
+    """An `Application` for the HTTP server."""
+
+    def __init__(self, parts: Parts, ready: Callable[[], bool] = lambda: True) -> None:
+        self._parts = parts
+        self._identities = Identities(parts.options.agents)
+        self._ready = ready
+
+    def __call__(self, request: Request, response: Response) -> None:
+        found = _own_page(request, self._ready)
+        if found is not None:
+            response.send(found[0], _TEXT, found[1])
+            return
+        family: Family = "openai" if request.header(b"anthropic-version") is None else "anthropic"
+        known = endpoint(request.method, request.path, family)
+        caller = self._identities.caller(request.headers, request.peer)
+        if caller is None:
+            Delivery(response, known or Endpoint(family, None)).refusal(refusals.unknown_key())
+        elif known is not None:
+            GuardedCall(self._parts, caller, known, request, response).start()
+        else:
+            self._pass_through(family, caller, request, response)
+
+    def _pass_through(self, family: Family, caller: Caller, request: Request, response: Response) -> None:
+        """Other paths of a provider's API: only those that the configuration lets through."""
+        path = request.path.decode("latin-1")
+        allowed = self._parts.routing.passthrough(path, family)
+        if allowed is None:
+            refusal = refusals.unknown_path(request.method.decode("latin-1"), path)
+            Delivery(response, Endpoint(family, None)).refusal(refusal)
+            return
+        GuardedCall(self._parts, caller, Endpoint(family, None), request, response).start_passthrough(*allowed)
+
+
+def _own_page(request: Request, ready: Callable[[], bool]) -> tuple[int, bytes] | None:
+    """What the gateway answers by itself: health, readiness, and the look at `/` with which some agents begin."""
+    if request.method not in (b"GET", b"HEAD"):
+        return None
+    if request.path == b"/":
+        return 200, b"Holdfast gateway\n"
+    if request.path == b"/healthz":
+        return 200, b"ok\n"
+    if request.path == b"/readyz":
+        return (200, b"ready\n") if ready() else (503, b"not ready\n")
+    return None

@@ -1,0 +1,35 @@
+"""What every call of a gateway works with."""
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from holdfast.clock import Clock
+from holdfast.events.ids import uuid7
+from holdfast.execution.limiter import Limiter
+from holdfast.execution.recording import Recorder
+from holdfast.execution.upstream import Upstream
+from holdfast.gateway.options import GatewayOptions
+from holdfast.gateway.routing import Routing
+from holdfast.policy.history import Conversations
+from holdfast.policy.limit import LimitReached
+
+
+class Parts(Struct, frozen=True, kw_only=True):
+    """uniform: a random number in [0, 1). bits: an integer of so many random bits. limit_refused: told of every refusal by a limit,
+    after the refusal went out."""
+
+    options: GatewayOptions
+    clock: Clock
+    upstream: Upstream
+    limiter: Limiter
+    recorder: Recorder
+    conversations: Conversations
+    routing: Routing
+    uniform: Callable[[], float]
+    bits: Callable[[int], int]
+    limit_refused: Callable[[LimitReached], None]
+
+    def new_id(self) -> str:
+        """An identifier that sorts by time."""
+        return uuid7(self.clock.wall_ns(), self.bits(74))

@@ -1,0 +1,70 @@
+"""What the gateway says when it denies a call, with the numbers in it. None of it looks retryable to the official SDKs."""
+
+from holdfast.clock import to_iso
+from holdfast.money import to_usd
+from holdfast.policy.limit import LimitReached
+from holdfast.wire.call import Refusal
+
+
+def limit_reached(reached: LimitReached) -> Refusal:
+    """402 for a spend or call limit: limit, spent, reserved, asked, when it resets."""
+    limit = reached.limit
+    show = to_usd if limit.unit == "usd" else str
+    resets = None if reached.resets_at_ns is None else to_iso(reached.resets_at_ns)
+    until = f"; it has room again at {resets}" if resets else ""
+    described = limit.describe(reached.value)
+    return Refusal(
+        status=402,
+        kind="spend_limit_reached" if limit.unit == "usd" else "call_limit_reached",
+        message=f"Refused by Holdfast, nothing was spent: the limit {described} is reached "
+        f"(spent {show(reached.spent)}, reserved {show(reached.reserved)}, this call needs {show(reached.asked)}){until}.",
+        details={
+            "limit": described,
+            "scope": limit.scope,
+            "unit": limit.unit,
+            "amount": show(limit.amount),
+            "spent": show(reached.spent),
+            "reserved": show(reached.reserved),
+            "asked": show(reached.asked),
+            "resets_at": resets,
+        },
+    )
+
+
+def ledger_unavailable(reason: str) -> Refusal:
+    return Refusal(status=503, kind="limits_unavailable", message=f"Refused by Holdfast: limits cannot be enforced now: {reason}.")
+
+
+def record_unavailable(reason: str) -> Refusal:
+    return Refusal(status=503, kind="record_unavailable", message=f"Refused by Holdfast: calls cannot be recorded now: {reason}.")
+
+
+def unknown_key() -> Refusal:
+    return Refusal(
+        status=403,
+        kind="unknown_key",
+        message="Refused by Holdfast: this key belongs to no agent; set the key of an agent in the configuration as the API key.",
+    )
+
+
+def unknown_path(method: str, path: str) -> Refusal:
+    """A path of a provider's API that nobody allowed: there is no route around the guard."""
+    message = f"Refused by Holdfast: {method} {path} is not let through; add it to the provider's passthrough list to allow it."
+    return Refusal(status=404, kind="unknown_path", message=message)
+
+
+def no_destination(model: str) -> Refusal:
+    return Refusal(
+        status=503,
+        kind="no_target",
+        message=f"Refused by Holdfast: no configured provider can serve the model {model!r} in this API format; "
+        "name one in the agent's routes.",
+    )
+
+
+def no_key(provider: str, why: str) -> Refusal:
+    return Refusal(status=503, kind="provider_without_key", message=f"Refused by Holdfast: provider {provider} has no key: {why}")
+
+
+def upstream_failed(status: int, what: str) -> Refusal:
+    return Refusal(status=status, kind="upstream_failed", message=f"No target could answer. Last: {what}.")
