@@ -1,0 +1,264 @@
+"""OpenAI Chat Completions, as a provider reads and writes it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from holdfast.errors import MalformedRequest
+from holdfast.testing.simulated_provider.answer import Answer, Reply, Streamed, ToolUse, json_tokens
+from holdfast.testing.simulated_provider.errors import error_body
+from holdfast.testing.simulated_provider.prompt import MEDIA, MESSAGE, OfferedTool, Prompt, Text, count_json, decode, require_positive
+
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+_JSON_OBJECT = {"type": "object", "properties": {"reply": {"type": "string"}}, "required": ["reply"]}
+_DONE = b"data: [DONE]\n\n"
+
+_encode = msgspec.json.encode
+
+
+class _Function(Struct):
+    name: str = ""
+    parameters: Any = None
+    arguments: str = ""
+    input: str = ""
+
+
+class _Tool(Struct):
+    """An offered tool, a call of one, or the choice of one."""
+
+    type: str = "function"
+    function: _Function | None = None
+    custom: _Function | None = None
+
+
+class _Part(Struct):
+    type: str = "text"
+    text: str | None = None
+    refusal: str | None = None
+
+
+class _Message(Struct):
+    role: str
+    content: str | list[_Part] | None = None
+    tool_calls: list[_Tool] | None = None
+    refusal: str | None = None
+
+
+class _JsonSchema(Struct):
+    schema: Any = None
+
+
+class _ResponseFormat(Struct):
+    type: str = "text"
+    json_schema: _JsonSchema | None = None
+
+
+class _StreamOptions(Struct):
+    include_usage: bool | None = None
+
+
+class _Body(Struct):
+    model: str
+    messages: list[_Message]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    n: int | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    tools: Raw = Raw(b"")
+    tool_choice: str | _Tool | None = None
+    response_format: _ResponseFormat | None = None
+    logprobs: bool | None = None
+
+
+def read(body: bytes) -> Prompt:
+    """The prompt of a request body; raises MalformedRequest."""
+    asked = decode(body, _Body)
+    if not asked.messages:
+        raise MalformedRequest("Invalid 'messages': empty array. Expected an array with minimum length 1.", "messages")
+    require_positive(asked.n, "n")
+    require_positive(asked.max_tokens, "max_tokens")
+    require_positive(asked.max_completion_tokens, "max_completion_tokens")
+    text = Text()
+    for index, message in enumerate(asked.messages):
+        if message.role not in _ROLES:
+            raise MalformedRequest(f"Invalid value: '{message.role}'.", f"messages[{index}].role")
+        _read_message(message, text)
+    return Prompt(
+        model=asked.model,
+        stream=bool(asked.stream),
+        usage_in_stream=bool(asked.stream_options and asked.stream_options.include_usage),
+        choices=asked.n or 1,
+        max_output=asked.max_completion_tokens or asked.max_tokens,
+        tools=_offered(asked),
+        must_call=_must_call(asked.tool_choice),
+        assistant_turns=sum(message.role == "assistant" for message in asked.messages),
+        has_tool_result=any(message.role in {"tool", "function"} for message in asked.messages),
+        first_text=text.first,
+        last_text=text.last,
+        schema=_schema(asked.response_format),
+        logprobs=bool(asked.logprobs),
+        input_tokens=text.tokens + count_json(asked.tools),
+    )
+
+
+def _read_message(message: _Message, text: Text) -> None:
+    text.tokens += MESSAGE
+    by_model = message.role == "assistant"
+    parts = [_Part(text=message.content)] if isinstance(message.content, str) else message.content or ()
+    for part in parts:
+        said = part.text if part.text is not None else part.refusal
+        if said is None:
+            text.tokens += MEDIA
+        else:
+            text.say(said, by_model=by_model, by_user=message.role == "user")
+    for call in message.tool_calls or ():
+        used = call.function or call.custom or _Function()
+        for said in (used.name, used.arguments, used.input):
+            text.say(said, by_model=True)
+
+
+def _offered(asked: _Body) -> tuple[OfferedTool, ...]:
+    if asked.tool_choice == "none" or not asked.tools:
+        return ()
+    offered = []
+    for tool in decode(bytes(asked.tools), list[_Tool] | None) or ():  # type: ignore[arg-type]
+        if tool.function is not None:
+            offered.append(OfferedTool(tool.function.name, tool.function.parameters))
+        elif tool.custom is not None:
+            offered.append(OfferedTool(tool.custom.name, custom=True))
+    return tuple(offered)
+
+
+def _must_call(choice: str | _Tool | None) -> str:
+    if isinstance(choice, _Tool):
+        named = choice.function or choice.custom
+        return named.name if named else ""
+    return "*" if choice == "required" else ""
+
+
+def _schema(wanted: _ResponseFormat | None) -> object:
+    if wanted is None or wanted.type == "text":
+        return None
+    return wanted.json_schema.schema if wanted.json_schema else _JSON_OBJECT
+
+
+def whole(reply: Reply) -> bytes:
+    """The body of an answer that is not streamed."""
+    return _encode(
+        {
+            "id": f"chatcmpl-sim{reply.number}",
+            "object": "chat.completion",
+            "created": reply.created_s,
+            "model": reply.prompt.model,
+            "choices": [_choice(reply, index) for index in range(len(reply.answers))],
+            "usage": _usage(reply),
+            "service_tier": "default",
+            "system_fingerprint": "fp_sim",
+        }
+    )
+
+
+def _choice(reply: Reply, index: int) -> dict[str, object]:
+    answer = reply.answers[index]
+    message: dict[str, object] = {
+        "role": "assistant",
+        "content": None if answer.refused or not answer.text else answer.text,
+        "refusal": answer.text if answer.refused else None,
+        "annotations": [],
+    }
+    if answer.reasoning:
+        message["reasoning_content"] = answer.reasoning
+    if answer.calls:
+        message["tool_calls"] = [_call(call, reply, index, at) for at, call in enumerate(answer.calls)]
+    logprobs = _logprobs(json_tokens(answer.text)) if reply.prompt.logprobs and answer.text else None
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": _finish(answer)}
+
+
+def _call(call: ToolUse, reply: Reply, index: int, at: int) -> dict[str, object]:
+    identifier = f"call_sim{reply.number}_{index}_{at}"
+    if call.custom:
+        return {"id": identifier, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
+    return {"id": identifier, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _logprobs(tokens: tuple[bytes, ...]) -> dict[str, object]:
+    """Certain about most tokens, in doubt about every seventh."""
+    content = []
+    for at, token in enumerate(tokens):
+        said = msgspec.json.decode(token, type=str)
+        logprob = -0.7 if at % 7 == 6 else -0.05
+        content.append({"token": said, "logprob": logprob, "bytes": list(said.encode("utf-8", "replace")), "top_logprobs": []})
+    return {"content": content, "refusal": None}
+
+
+def _finish(answer: Answer) -> str:
+    if answer.cut:
+        return "length"
+    return "tool_calls" if answer.calls else "stop"
+
+
+def _usage(reply: Reply) -> dict[str, object]:
+    prompt, output = reply.prompt.input_tokens, reply.output_tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": reply.reasoning_tokens, "audio_tokens": 0},
+    }
+
+
+def streamed(reply: Reply) -> Streamed:
+    """The answer as events: per choice a role, then one event for each token, then the finish reason."""
+    head = _encode(
+        {
+            "id": f"chatcmpl-sim{reply.number}",
+            "object": "chat.completion.chunk",
+            "created": reply.created_s,
+            "model": reply.prompt.model,
+            "service_tier": "default",
+            "system_fingerprint": "fp_sim",
+        }
+    )
+    head = b"data: " + head[:-1]
+    tail = b"}\n\n" if not reply.prompt.usage_in_stream else b',"usage":null}\n\n'
+
+    def chunk(index: int, delta: bytes, finish: bytes = b"null", logprobs: bytes = b"null") -> bytes:
+        return b'%b,"choices":[{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b}]%b' % (head, index, delta, logprobs, finish, tail)
+
+    def pieces() -> Iterator[tuple[bytes, int]]:
+        for index, answer in enumerate(reply.answers):
+            for delta, tokens, logprobs in _deltas(reply, index):
+                yield chunk(index, delta, logprobs=logprobs), tokens
+            yield chunk(index, b"{}", finish=b'"%b"' % _finish(answer).encode()), 0
+
+    def closing() -> bytes:
+        usage = b'%b,"choices":[],"usage":%b}\n\n' % (head, _encode(_usage(reply))) if reply.prompt.usage_in_stream else b""
+        return usage + _DONE
+
+    role = b'{"role":"assistant","content":%b,"refusal":null}'
+    opening = b"".join(chunk(index, role % (b'""' if answer.text else b"null")) for index, answer in enumerate(reply.answers))
+    return Streamed(opening, pieces(), closing, error_event)
+
+
+def _deltas(reply: Reply, index: int) -> Iterator[tuple[bytes, int, bytes]]:
+    answer = reply.answers[index]
+    for token in json_tokens(answer.reasoning):
+        yield b'{"reasoning_content":%b}' % token, 1, b"null"
+    form = b'{"refusal":%b}' if answer.refused else b'{"content":%b}'
+    for token in json_tokens(answer.text):
+        yield form % token, 1, _encode(_logprobs((token,))) if reply.prompt.logprobs else b"null"
+    for at, call in enumerate(answer.calls):
+        first = {**_call(msgspec.structs.replace(call, arguments=""), reply, index, at), "index": at}
+        yield b'{"tool_calls":[%b]}' % _encode(first), len(json_tokens(call.name)), b"null"
+        form = b'{"custom":{"input":%b},"index":%d}' if call.custom else b'{"function":{"arguments":%b},"index":%d}'
+        for token in json_tokens(call.arguments):
+            yield b'{"tool_calls":[%b]}' % (form % (token, at)), 1, b"null"
+
+
+def error_event(message: str) -> bytes:
+    """An error in the middle of a stream, which then ends."""
+    return b"data: %b\n\n" % error_body("openai", 500, message)

@@ -1,0 +1,35 @@
+"""Error answers as OpenAI and Anthropic word them."""
+
+import msgspec
+
+from holdfast.execution.upstream import Headers
+from holdfast.wire.call import Family
+
+JSON_HEADERS: Headers = ((b"content-type", b"application/json"),)
+
+_OPENAI_TYPES = {429: "requests", 401: "authentication_error", 403: "permission_error"}
+_OPENAI_CODES = {401: "invalid_api_key", 404: "not_found", 429: "rate_limit_exceeded"}
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def error_body(family: Family, status: int, message: str, param: str | None = None) -> bytes:
+    """The body of an error answer with this status, as the family's SDK reads it."""
+    if family == "anthropic":
+        kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+        return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_sim"})
+    kind = _OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": _OPENAI_CODES.get(status)}})
+
+
+def error_headers(status: int) -> Headers:
+    """Rate limits say when to come back: in one second."""
+    return (*JSON_HEADERS, (b"retry-after", b"1")) if status == 429 else JSON_HEADERS

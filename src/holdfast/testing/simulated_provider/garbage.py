@@ -1,0 +1,19 @@
+"""Answers that are none: not JSON, JSON of another shape, not HTTP."""
+
+from holdfast.execution.upstream import Headers
+from holdfast.http.message import Response
+from holdfast.testing.simulated_provider.behaviour import Ending
+
+_TYPES = {False: b"application/json", True: b"text/event-stream"}
+_BODIES = {
+    False: {"garbage": b'{"choices": [{"message": {"content": "half an ans', "garbage_shape": b'["not", "an", "answer"]'},
+    True: {"garbage": b'data: {"choices": [{"delta": {"content": "half\n\n', "garbage_shape": b'data: ["not", "an", "event"]\n\n'},
+}
+
+
+def send_garbage(response: Response, ending: Ending, *, stream: bool) -> None:
+    """A status 200 with nothing behind it that a client can use."""
+    headers: Headers = ((b"content-type", _TYPES[stream]),)
+    if ending == "garbage_http":
+        headers = ((b"\x00\xff not a header", b"\x00"),)
+    response.send(200, headers, _BODIES[stream].get(ending, b"\x00"))

@@ -1,0 +1,272 @@
+"""OpenAI Responses: reading a request, and the answer as one object. `responses_stream` writes it as events."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from holdfast.errors import MalformedRequest
+from holdfast.testing.simulated_provider.answer import Answer, Reply, ToolUse
+from holdfast.testing.simulated_provider.prompt import MEDIA, MESSAGE, OfferedTool, Prompt, Text, count_json, decode, require_positive
+
+_JSON_OBJECT = {"type": "object", "properties": {"reply": {"type": "string"}}, "required": ["reply"]}
+_CALLABLE = frozenset({"function", "custom"})
+
+Json = dict[str, object]
+
+
+class _Part(Struct):
+    type: str = ""
+    text: str | None = None
+    refusal: str | None = None
+
+
+class _Item(Struct):
+    type: str = "message"
+    role: str = ""
+    content: str | list[_Part] | None = None
+    summary: list[_Part] | None = None
+    name: str = ""
+    arguments: str = ""
+    input: str = ""
+    output: Any = None
+
+
+class _Tool(Struct):
+    type: str
+    name: str = ""
+    parameters: Any = None
+    tools: list["_Tool"] = []
+
+
+class _Choice(Struct):
+    type: str = ""
+    name: str = ""
+
+
+class _Format(Struct):
+    type: str = "text"
+    schema: Any = None
+
+
+class _TextOptions(Struct):
+    format: _Format | None = None
+
+
+class _Reasoning(Struct):
+    summary: str | None = None
+
+
+class _Body(Struct):
+    model: str
+    input: str | list[_Item] = ""
+    instructions: str | list[_Item] | None = None
+    stream: bool | None = None
+    max_output_tokens: int | None = None
+    tools: Raw = Raw(b"")
+    tool_choice: str | _Choice | None = None
+    text: _TextOptions | None = None
+    reasoning: _Reasoning | None = None
+    include: list[str] | None = None
+    previous_response_id: str | None = None
+
+
+def read(body: bytes) -> Prompt:
+    """The prompt of a request body; raises MalformedRequest."""
+    asked = decode(body, _Body)
+    require_positive(asked.max_output_tokens, "max_output_tokens")
+    if not asked.input and not asked.previous_response_id:
+        raise MalformedRequest("Missing required parameter: 'input'.", "input")
+    items = _items(asked.input)
+    text = Text()
+    if isinstance(asked.instructions, str):
+        text.say(asked.instructions)
+    for item in (*(_items(asked.instructions) if isinstance(asked.instructions, list) else ()), *items):
+        _read_item(item, text)
+    wanted = asked.text.format if asked.text else None
+    return Prompt(
+        model=asked.model,
+        stream=bool(asked.stream),
+        max_output=asked.max_output_tokens,
+        tools=_offered(asked),
+        must_call=_must_call(asked.tool_choice),
+        assistant_turns=_assistant_turns(items),
+        has_tool_result=any(item.type.endswith("_output") for item in items),
+        first_text=text.first,
+        last_text=text.last,
+        schema=_schema(wanted),
+        logprobs="message.output_text.logprobs" in (asked.include or ()),
+        reasoning=asked.reasoning is not None and asked.reasoning.summary not in {None, "none"},
+        input_tokens=text.tokens + count_json(asked.tools),
+        previous=asked.previous_response_id or "",
+    )
+
+
+def _items(given: str | list[_Item]) -> list[_Item]:
+    return [_Item(role="user", content=given)] if isinstance(given, str) else given
+
+
+def _read_item(item: _Item, text: Text) -> None:
+    text.tokens += MESSAGE
+    by_model = _by_model(item)
+    for content in (item.content, item.summary, item.output):
+        _read_content(content, text, by_model, item.role == "user")
+    for said in (item.name, item.arguments, item.input):
+        text.say(said, by_model=True)
+
+
+def _read_content(content: object, text: Text, by_model: bool, by_user: bool) -> None:
+    if isinstance(content, str):
+        text.say(content, by_model=by_model, by_user=by_user)
+    elif isinstance(content, list):
+        for part in content:
+            said = part.get("text") if isinstance(part, dict) else part.text if part.text is not None else part.refusal
+            if isinstance(said, str):
+                text.say(said, by_model=by_model, by_user=by_user)
+            else:
+                text.tokens += MEDIA
+
+
+def _by_model(item: _Item) -> bool:
+    return item.role == "assistant" or item.type == "reasoning" or item.type.endswith("_call")
+
+
+def _assistant_turns(items: list[_Item]) -> int:
+    """Runs of consecutive items by the model: reasoning, text and calls of one answer are one turn."""
+    spoke = [_by_model(item) for item in items]
+    return sum(now and not before for before, now in zip([False, *spoke], spoke, strict=False))
+
+
+def _offered(asked: _Body) -> tuple[OfferedTool, ...]:
+    if asked.tool_choice == "none" or not asked.tools:
+        return ()
+    offered: list[OfferedTool] = []
+    for tool in decode(bytes(asked.tools), list[_Tool] | None) or ():  # type: ignore[arg-type]
+        namespace = tool.name if tool.type == "namespace" else ""
+        named = tool.tools if namespace else [tool]
+        offered += [OfferedTool(one.name, one.parameters, one.type == "custom", namespace) for one in named if one.type in _CALLABLE]
+    return tuple(offered)
+
+
+def _must_call(choice: str | _Choice | None) -> str:
+    if isinstance(choice, _Choice):
+        return choice.name
+    return "*" if choice == "required" else ""
+
+
+def _schema(wanted: _Format | None) -> object:
+    if wanted is None or wanted.type == "text":
+        return None
+    return wanted.schema if wanted.type == "json_schema" else _JSON_OBJECT
+
+
+def whole(reply: Reply) -> bytes:
+    """The body of an answer that is not streamed."""
+    return msgspec.json.encode(completed(reply))
+
+
+def completed(reply: Reply) -> Json:
+    """The response object once everything was said."""
+    cut = reply.answers[0].cut
+    done = response(reply, "incomplete" if cut else "completed")
+    done["incomplete_details"] = {"reason": "max_output_tokens"} if cut else None
+    done["output"] = [item for item, _ in items(reply)]
+    done["usage"] = _usage(reply)
+    return done
+
+
+def identifier(reply: Reply) -> str:
+    """By which a later request goes on from this one."""
+    return f"resp_sim{reply.number}"
+
+
+def response(reply: Reply, status: str) -> Json:
+    """The response object before anything was said."""
+    prompt = reply.prompt
+    return {
+        "id": identifier(reply),
+        "object": "response",
+        "created_at": reply.created_s,
+        "status": status,
+        "background": False,
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "max_output_tokens": prompt.max_output,
+        "metadata": {},
+        "model": prompt.model,
+        "output": [],
+        "parallel_tool_calls": True,
+        "previous_response_id": prompt.previous or None,
+        "reasoning": {"effort": None, "summary": None},
+        "service_tier": "default",
+        "store": True,
+        "temperature": 1.0,
+        "text": {"format": {"type": "text"}},
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": 1.0,
+        "truncation": "disabled",
+        "usage": None,
+        "user": None,
+    }
+
+
+def items(reply: Reply) -> list[tuple[Json, str]]:
+    """The output items in order, each with the text that a stream sends of it piece by piece."""
+    answer, number = reply.answers[0], reply.number
+    found: list[tuple[Json, str]] = []
+    if answer.reasoning:
+        found.append((_reasoning_item(answer, number), answer.reasoning))
+    if answer.text or not (answer.calls or answer.reasoning):
+        found.append((_message_item(answer, number, logprobs=reply.prompt.logprobs), answer.text))
+    found += [(_call_item(call, number, at), call.arguments) for at, call in enumerate(answer.calls)]
+    return found
+
+
+def _reasoning_item(answer: Answer, number: int) -> Json:
+    summary = [{"type": "summary_text", "text": answer.reasoning}]
+    return {"id": f"rs_sim{number}", "type": "reasoning", "summary": summary, "encrypted_content": "c2lt"}
+
+
+def _message_item(answer: Answer, number: int, *, logprobs: bool) -> Json:
+    status = "incomplete" if answer.cut else "completed"
+    return {
+        "id": f"msg_sim{number}",
+        "type": "message",
+        "role": "assistant",
+        "status": status,
+        "content": [part(answer, logprobs=logprobs)],
+    }
+
+
+def part(answer: Answer, *, logprobs: bool) -> Json:
+    """The content part of a message."""
+    if answer.refused:
+        return {"type": "refusal", "refusal": answer.text}
+    return {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": token_logprobs(answer.text) if logprobs else []}
+
+
+def token_logprobs(text: str) -> list[Json]:
+    """The same doubt about every token."""
+    tokens = (text[at : at + 4] for at in range(0, len(text), 4))
+    return [{"token": token, "logprob": -0.05, "bytes": list(token.encode("utf-8", "replace")), "top_logprobs": []} for token in tokens]
+
+
+def _call_item(call: ToolUse, number: int, at: int) -> Json:
+    named: Json = {"name": call.name, "call_id": f"call_sim{number}_{at}", "status": "completed"}
+    if call.namespace:
+        named["namespace"] = call.namespace
+    if call.custom:
+        return {"id": f"ctc_sim{number}_{at}", "type": "custom_tool_call", "input": call.arguments, **named}
+    return {"id": f"fc_sim{number}_{at}", "type": "function_call", "arguments": call.arguments, **named}
+
+
+def _usage(reply: Reply) -> Json:
+    return {
+        "input_tokens": reply.prompt.input_tokens,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": reply.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": reply.reasoning_tokens},
+        "total_tokens": reply.prompt.input_tokens + reply.output_tokens,
+    }
