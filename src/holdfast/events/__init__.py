@@ -4,6 +4,7 @@ Inside, instants are integer nanoseconds since the epoch and money is integer na
 Fields carry the names of the deployment checklist. Unknown fields of newer versions are ignored on reading.
 """
 
+from msgspec import MsgspecError
 from msgspec.json import Decoder, Encoder
 
 from holdfast.events.api_call import ApiCall
@@ -13,25 +14,42 @@ from holdfast.events.error import Error
 from holdfast.events.interaction import InteractionStarted
 from holdfast.events.limit import LimitMark, LimitRefusal
 from holdfast.events.run import RunEnded, RunStarted
+from holdfast.events.sanitised import sanitised, valid_utf8
 
 Event = ApiCall | Context | Decision | Error | InteractionStarted | LimitMark | LimitRefusal | RunEnded | RunStarted
 
-_encoder = Encoder()
+_encode = Encoder().encode
 _decoder: Decoder[Event] = Decoder(Event)
 
 
 def encode_into(event: Event, buffer: bytearray) -> None:
-    """Append the event as one line of NDJSON, newline included."""
-    _encoder.encode_into(event, buffer, -1)
+    """Append the event as exactly one line of NDJSON in valid UTF-8, newline included; no text makes it fail.
+
+    Lone surrogates and invalid UTF-8 become U+FFFD; line breaks between the tokens of raw parts become spaces. Raw parts are JSON.
+    """
+    try:
+        line = _encode(event)
+    except UnicodeEncodeError:
+        line = _encode(sanitised(event))
+    if not line.isascii():
+        line = valid_utf8(line)
+    if b"\n" in line:
+        line = line.replace(b"\n", b" ")
+    buffer += line
     buffer += b"\n"
 
 
+UNREADABLE = (MsgspecError, UnicodeDecodeError, RecursionError)
+"""What `decode` raises: not JSON or not an event, not UTF-8, nested beyond reason."""
+
+
 def decode(line: bytes | memoryview) -> Event:
-    """The event of one line; raises msgspec.DecodeError (msgspec.ValidationError included) for anything else."""
+    """The event of one line; raises one of `UNREADABLE` for anything else."""
     return _decoder.decode(line)
 
 
 __all__ = [
+    "UNREADABLE",
     "ApiCall",
     "Context",
     "Decision",
