@@ -4,6 +4,7 @@ HoldfastError                 the way out is in the message
 |-- UsageError                wrong words on the command line (exit 2)
 |-- ConfigError               the configuration file or environment is wrong; names file, line and key
 |-- SecretError               a secret reference could not be resolved; never carries the secret
+|-- CannotStart               the agent's command is not there or cannot be run; knows the exit code
 |-- StorageError              the data directory, ledger or journal cannot be read or written
 |-- MalformedRequest          an agent sent what no provider would accept; becomes 400 in the caller's format
 |-- MalformedAnswer           an upstream sent what its own format does not allow
@@ -37,6 +38,14 @@ class ConfigError(HoldfastError):
 
 class SecretError(HoldfastError):
     pass
+
+
+class CannotStart(HoldfastError):  # noqa: N818 - says what happened
+    """exit_code: 127 for a command that is not there, 126 for one that cannot be run, as shells have it."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class StorageError(HoldfastError):
