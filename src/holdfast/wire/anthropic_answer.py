@@ -1,0 +1,113 @@
+"""Answers of Anthropic's Messages, whole or assembled from a stream: blocks and usage become an `Answer`."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from holdfast.events.usage import Usage
+from holdfast.wire.anthropic_content import Block, ContentReader, read_text
+from holdfast.wire.call import Answer, ToolCall
+from holdfast.wire.request_body import NULL
+
+_Count = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class _ServerTools(Struct, gc=False):
+    web_search_requests: _Count | None = None
+
+
+class _Written(Struct, gc=False):
+    ephemeral_5m_input_tokens: _Count | None = None
+
+
+class _OutputDetails(Struct, gc=False):
+    thinking_tokens: _Count | None = None
+
+
+class Tokens(Struct, gc=False):
+    """The `usage` of a message: input is reported in three parts that do not overlap."""
+
+    input_tokens: _Count | None = None
+    cache_creation_input_tokens: _Count | None = None
+    cache_read_input_tokens: _Count | None = None
+    cache_creation: _Written | None = None
+    output_tokens: _Count | None = None
+    output_tokens_details: _OutputDetails | None = None
+    server_tool_use: _ServerTools | None = None
+
+    def updated(self, later: "Tokens") -> "Tokens":
+        """Counts are running totals: a later one replaces, what is left out stays."""
+        known = {name: value for name in self.__struct_fields__ if (value := getattr(later, name)) is not None}
+        return msgspec.structs.replace(self, **known)
+
+    def usage(self) -> Usage:
+        cached, written = self.cache_read_input_tokens or 0, self.cache_creation_input_tokens or 0
+        return Usage(
+            input=(self.input_tokens or 0) + cached + written,
+            output=self.output_tokens or 0,
+            cached_input=cached,
+            cache_write=written,
+            cache_write_short=min((self.cache_creation or _Written()).ephemeral_5m_input_tokens or 0, written),
+            reasoning=(self.output_tokens_details or _OutputDetails()).thinking_tokens or 0,
+            web_searches=(self.server_tool_use or _ServerTools()).web_search_requests or 0,
+        )
+
+
+class StopDetails(Struct, gc=False):
+    explanation: str | None = None
+
+
+class Message(Struct, gc=False):
+    """A whole answer."""
+
+    content: list[Block]
+    id: str = ""
+    model: str = ""
+    stop_reason: str | None = None
+    stop_details: StopDetails | None = None
+    usage: Raw = NULL
+
+
+_read_tokens = msgspec.json.Decoder(Tokens | None).decode
+
+
+def read_tokens(raw: Raw) -> Tokens | None:
+    """None where nothing, or nonsense, was reported."""
+    try:
+        return _read_tokens(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def answer(message: Message, tokens: Tokens | None, complete: bool = True) -> Answer:
+    """What the message says; raises what msgspec raises, or MalformedRequest, for blocks that are not what their type says."""
+    texts = [_text(block.text) for block in message.content if block.type == "text"]
+    calls = tuple(_call(block) for block in message.content if block.type == "tool_use")
+    text = "".join(texts)
+    return Answer(
+        model=message.model,
+        response_id=message.id,
+        text=text,
+        reasoning="\n\n".join(filter(None, (_text(block.thinking) for block in message.content if block.type == "thinking"))),
+        refusal=_refusal(message, text),
+        tool_calls=calls,
+        finish_reason=message.stop_reason or "",
+        usage=tokens.usage() if tokens is not None else None,
+        turns=(ContentReader().turn("assistant", message.content),) if message.content else (),
+        complete=complete,
+    )
+
+
+def _refusal(message: Message, text: str) -> str:
+    if message.stop_reason != "refusal":
+        return ""
+    return (message.stop_details and message.stop_details.explanation) or text or "refusal"
+
+
+def _call(block: Block) -> ToolCall:
+    return ToolCall(_text(block.name), (bytes(block.input) or b"{}").decode(), _text(block.id))
+
+
+def _text(raw: Raw) -> str:
+    return read_text(raw) or "" if raw else ""
