@@ -1,0 +1,268 @@
+"""Requests out of the bytes of one connection: llhttp, and the checks and limits that it leaves to its caller. No I/O, no clock."""
+
+import re
+from collections import deque
+from enum import Enum, auto
+from typing import NoReturn
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from msgspec import Struct
+
+from holdfast.clock import SECOND
+from holdfast.http.message import Request
+
+METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+
+_PIPELINED = 100
+"""Requests kept from one read; the answer to the last closes the connection, and the client repeats the others (RFC 9112, 9.3.2)."""
+
+_LOOSE_PIECES = 256
+"""Pieces of a body kept as they came; more are joined, because a client may send two bytes at a time and each object costs forty."""
+
+_HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
+_ABSOLUTE = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
+_SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
+
+
+class ServerOptions(Struct, frozen=True, kw_only=True):
+    """Limits of the server. header_timeout: for a whole head, from its first byte or from the connection's start. body_timeout: for
+    a whole body. keep_alive: how long a connection may lie idle between requests, or stand still with unsent bytes after an answer.
+    write_buffer: unsent bytes of an answer above which its application hears `pausing`."""
+
+    max_header_bytes: int = 32 * 1024
+    max_headers: int = 200
+    max_body_bytes: int = 32 * 1024 * 1024
+    header_timeout_ns: int = 10 * SECOND
+    body_timeout_ns: int = 60 * SECOND
+    keep_alive_ns: int = 75 * SECOND
+    write_buffer_bytes: int = 64 * 1024
+
+
+class Accepted(Struct, frozen=True):
+    """A request to be served. keep_alive: what the client asked for; chunked: whether it understands the chunked coding (HTTP/1.1)."""
+
+    request: Request
+    keep_alive: bool
+    chunked: bool
+
+
+class Rejected(Struct, frozen=True):
+    """What came is answered with this status, then the connection closes."""
+
+    status: int
+    reason: str
+
+
+class Stage(Enum):
+    """Where in the stream the parser stands: between requests, in a head, in a body, or past the last byte that it will read."""
+
+    BETWEEN = auto()
+    HEAD = auto()
+    BODY = auto()
+    DONE = auto()
+
+
+class _Unacceptable(Exception):  # noqa: N818 - never leaves this module: unwinds llhttp's callbacks
+    pass
+
+
+class RequestParser:
+    """Turns bytes into `parsed` requests, in their order; the first bad one becomes a `Rejected`, and nothing after it is read.
+
+    Memory is bounded by the options' limits plus one read. The `on_*` methods are llhttp's callbacks.
+    """
+
+    def __init__(self, options: ServerOptions, peer: str) -> None:
+        self.parsed: deque[Accepted | Rejected] = deque()
+        self.stage = Stage.BETWEEN
+        self.expects_continue = False
+        self._options = options
+        self._peer = peer
+        self._parser: HttpRequestParser | None = HttpRequestParser(self)
+        self._refusal: Rejected | None = None
+        self._unproductive = 0  # bytes read since the last piece of a request came out of them
+        self._reset()
+
+    def feed(self, data: bytes) -> None:
+        """Read on; never raises, whatever the bytes are."""
+        while data and self.stage is not Stage.DONE:
+            data = self._read(data)
+
+    def reject(self, rejected: Rejected) -> None:
+        """Read nothing more; `rejected` follows the requests that were whole before."""
+        if self.stage is not Stage.DONE:  # llhttp complains of bytes behind `connection: close`: those are to be ignored
+            self.stage = Stage.DONE
+            self.parsed.append(rejected)
+
+    def release(self) -> None:
+        """Let go of llhttp, which holds on to this object: reference counting then frees both at once."""
+        self.stage = Stage.DONE
+        self._parser = None
+
+    def on_message_begin(self) -> None:
+        if self.stage is Stage.BETWEEN:
+            self._reset()
+            self._unproductive = 0
+            self.stage = Stage.HEAD
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.stage is Stage.HEAD:  # after the body: trailers, which nobody here needs
+            self._count_head(len(name) + len(value) + 4)
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        assert parser is not None
+        self._method = parser.get_method()
+        if self._method not in METHODS:
+            self._refuse(405, f"method {self._method.decode()} is not allowed")
+        if parser.should_upgrade():
+            return
+        version = parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            self._refuse(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+        if len(self._headers) > self._options.max_headers:
+            self._refuse(431, f"more than {self._options.max_headers} headers")
+        self._chunked = version == "1.1"
+        self._keep_alive = parser.should_keep_alive()
+        self._check_headers()
+        target = _split(self._target, self._method)
+        if target is None:
+            self._refuse(400, "malformed request target")
+        self._path, self._query = target
+        self.stage = Stage.BODY
+        self._unproductive = 0
+
+    def on_body(self, data: bytes) -> None:
+        self._unproductive = 0
+        self._body_bytes += len(data)
+        if self._body_bytes > self._options.max_body_bytes:
+            self._refuse(413, f"the body is larger than {self._options.max_body_bytes} bytes")
+        self._pieces.append(data)
+        if len(self._pieces) == _LOOSE_PIECES:
+            self._body += b"".join(self._pieces)
+            self._pieces.clear()
+
+    def on_message_complete(self) -> None:
+        if self.stage is not Stage.BODY:
+            return  # an upgrade: `feed` reads this request again
+        request = Request(
+            method=self._method,
+            path=self._path,
+            query=self._query,
+            headers=self._headers,
+            body=self._whole_body(),
+            peer=self._peer,
+        )
+        keep_alive = self._keep_alive and len(self.parsed) < _PIPELINED - 1
+        self.parsed.append(Accepted(request, keep_alive, self._chunked))
+        self.stage = Stage.BETWEEN if keep_alive else Stage.DONE
+        self.expects_continue = False
+
+    def _whole_body(self) -> bytes:
+        pieces = self._pieces
+        if self._body:
+            return bytes(self._body + b"".join(pieces))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _reset(self) -> None:
+        self._method = b""
+        self._target = b""
+        self._path = b""
+        self._query = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._pieces: list[bytes] = []
+        self._body = bytearray()
+        self._body_bytes = 0
+        self._keep_alive = True
+        self._chunked = True
+
+    def _read(self, data: bytes) -> bytes:
+        """Feed llhttp; returns what is to be read again."""
+        parser = self._parser
+        assert parser is not None
+        self._unproductive += len(data)
+        try:
+            parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            return self._without_upgrade(parser.get_http_version()) + data[upgrade.args[0] :]
+        except HttpParserError as error:
+            self.reject(self._refusal or Rejected(400, f"malformed request: {error}"))
+        else:
+            if self._unproductive > self._options.max_header_bytes and self.stage is not Stage.BETWEEN:
+                self.reject(self._too_large())
+        return b""
+
+    def _without_upgrade(self, version: str) -> bytes:
+        """Protocols are never switched here, and llhttp would take this request's body for the other protocol: the head once more,
+        without its Upgrade header, for a new parser."""
+        headers = b"".join(b"%b: %b\r\n" % header for header in self._headers if header[0] != b"upgrade")
+        self._parser = HttpRequestParser(self)
+        self.stage = Stage.BETWEEN
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (self._method, self._target, version.encode(), headers)
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self._options.max_header_bytes:
+            self._refuse(431, f"the head is larger than {self._options.max_header_bytes} bytes")
+
+    def _check_headers(self) -> None:
+        found: dict[bytes, bytes] = {}
+        for name, value in self._headers:
+            if name in _SINGLE:
+                if name in found:
+                    self._refuse(400, f"more than one {name.decode()} header")
+                found[name] = value
+        self._check_host(found.get(b"host"))
+        self._check_framing(found.get(b"content-length"), found.get(b"transfer-encoding"))
+        expect = found.get(b"expect")
+        if expect is not None:
+            if expect.lower() != b"100-continue":
+                self._refuse(417, "the only expectation met here is 100-continue")
+            self.expects_continue = self._chunked
+
+    def _check_host(self, host: bytes | None) -> None:
+        if host is None:
+            if self._chunked:
+                self._refuse(400, "no Host header")
+        elif _HOST.fullmatch(host) is None:
+            self._refuse(400, "malformed Host header")
+
+    def _check_framing(self, length: bytes | None, coding: bytes | None) -> None:
+        if length is not None and int(length) > self._options.max_body_bytes:
+            self._refuse(413, f"the body is larger than {self._options.max_body_bytes} bytes")
+        if coding is None:
+            return
+        if not self._chunked:
+            self._refuse(400, "Transfer-Encoding in an HTTP/1.0 request")
+        if coding.lower() != b"chunked":
+            self._refuse(501, "the only transfer coding known here is chunked")
+
+    def _refuse(self, status: int, reason: str) -> NoReturn:
+        self._refusal = Rejected(status, reason)
+        raise _Unacceptable
+
+    def _too_large(self) -> Rejected:
+        if self.stage is Stage.HEAD:
+            return Rejected(431, f"the head is larger than {self._options.max_header_bytes} bytes")
+        return Rejected(400, "chunk extensions or trailers without end")
+
+
+def _split(target: bytes, method: bytes) -> tuple[bytes, bytes] | None:
+    """Path and query of a request target: origin form, absolute form (its authority is dropped), or `*` for OPTIONS; else None."""
+    if b"#" in target:
+        return None
+    if not target.startswith(b"/"):
+        if target == b"*" and method == b"OPTIONS":
+            return b"*", b""
+        absolute = _ABSOLUTE.match(target)
+        if absolute is None:
+            return None
+        target = target[absolute.end() :]
+    path, _, query = target.partition(b"?")
+    return path or b"/", query

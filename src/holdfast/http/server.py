@@ -1,0 +1,404 @@
+"""HTTP/1.1 server: connections that answer strictly in order, hold bounded memory, and end when their time is up."""
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+import msgspec
+
+from holdfast.clock import SECOND, Clock
+from holdfast.execution.upstream import Headers
+from holdfast.http.head import JOINED_BYTES, render, status_line
+from holdfast.http.message import Application
+from holdfast.http.requests import METHODS, Accepted, Rejected, RequestParser, ServerOptions, Stage
+
+__all__ = ["Connections", "Server", "ServerOptions", "ServerProtocol", "serve"]
+
+SWEEP_NS = SECOND // 2
+"""How often deadlines are looked at, and so how late they may be noticed: one timer for all connections instead of three per call."""
+
+_HELD_BYTES = 64 * 1024
+"""Pipelined bytes kept unread during an answer; above it the socket is not read either, and a client that leaves is noticed later."""
+
+_LINGER_NS = 2 * SECOND
+"""After a rejection: closing at once would reset the connection while the client still sends, and it would never read why."""
+
+_NEVER = 1 << 63
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_JSON = (b"content-type", b"application/json")
+_ALLOW = (b"allow", b", ".join(sorted(METHODS)))
+
+_log = logging.getLogger("holdfast.http")
+
+
+class Server:
+    """A listening server, as `serve` returns it; `host` and `port` are where it listens."""
+
+    def __init__(self, listener: asyncio.Server, connections: "Connections", clock: Clock) -> None:
+        self.host, self.port = listener.sockets[0].getsockname()[:2]
+        self._listener = listener
+        self._connections = connections
+        self._clock = clock
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._connections.open)
+
+    async def close(self, drain_ns: int) -> None:
+        """Stop accepting, let answers in progress end within `drain_ns`, then cut what is left."""
+        self._listener.close()
+        connections = self._connections
+        connections.drain()
+        cut = self._clock.call_later(drain_ns, connections.cut)
+        await connections.emptied()
+        cut.cancel()
+        connections.stop()
+        await self._listener.wait_closed()
+
+
+class Connections:
+    """The open connections of one server, and the sweep that ends those whose deadline has passed."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.open: set[ServerProtocol] = set()
+        self.draining = False
+        self._clock = clock
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer = clock.call_later(SWEEP_NS, self._sweep)
+
+    def remove(self, connection: "ServerProtocol") -> None:
+        self.open.discard(connection)
+        if self._waiter is not None and not self.open and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def drain(self) -> None:
+        """Close what is idle; the others close with the end of their answer."""
+        self.draining = True
+        for connection in list(self.open):
+            connection.close_if_idle()
+
+    def cut(self) -> None:
+        for connection in list(self.open):
+            connection.cut()
+
+    async def emptied(self) -> None:
+        """Returns when the last connection is gone."""
+        if self.open:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _sweep(self) -> None:
+        now = self._clock.monotonic_ns()
+        for connection in [each for each in self.open if each.deadline_ns <= now]:
+            connection.expire()
+        self._timer = self._clock.call_later(SWEEP_NS, self._sweep)
+
+
+class ServerProtocol(asyncio.Protocol):
+    """One connection. `deadline_ns` (monotonic) is when what it waits for must have come."""
+
+    def __init__(self, application: Application, options: ServerOptions, clock: Clock, connections: Connections) -> None:
+        self.deadline_ns = clock.monotonic_ns() + options.header_timeout_ns
+        self._application = application
+        self._options = options
+        self._clock = clock
+        self._connections = connections
+        self._transport: asyncio.Transport
+        self._parser: RequestParser
+        self._held = bytearray()
+        self._answer: _Answer | None = None
+        self._awaited: Stage | None = Stage.BETWEEN
+        self._advancing = False
+        self._full = False
+        self._closing = False
+        self._unsent = _NEVER
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._parser = RequestParser(self._options, peer[0] if isinstance(peer, tuple) else "")
+        self._transport.set_write_buffer_limits(self._options.write_buffer_bytes)
+        self._connections.open.add(self)
+        if self._connections.draining:
+            self.cut()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.remove(self)
+        self._parser.release()
+        self._closing = True
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.client_left()
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        if self._answer is not None or self._full:
+            self._held += data
+            if len(self._held) > _HELD_BYTES:
+                self._transport.pause_reading()
+            return
+        self._parser.feed(data)
+        self._advance()
+
+    def eof_received(self) -> None:
+        """The client sends nothing more: during an answer it has left, as far as anyone can tell; otherwise the transport sends what
+        it still has and closes."""
+        if self._answer is not None:
+            self._transport.abort()
+
+    def pause_writing(self) -> None:
+        self._full = True
+        if self._answer is not None and self._answer.pausing is not None:
+            self._answer.pausing()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self._answer is None:
+            self._advance()
+        elif self._answer.resuming is not None:
+            self._answer.resuming()
+
+    def expire(self) -> None:
+        """The deadline has passed: answer 408 to a request begun, close otherwise."""
+        if self._parser.stage in (Stage.HEAD, Stage.BODY) and not self._closing:
+            part = "head" if self._parser.stage is Stage.HEAD else "body"
+            self._parser.reject(Rejected(408, f"the request's {part} took too long"))
+            self._advance()
+            return
+        unsent = self._transport.get_write_buffer_size()
+        if 0 < unsent < self._unsent:
+            self._unsent = unsent
+            self.deadline_ns = self._clock.monotonic_ns() + self._options.keep_alive_ns
+        elif unsent or self._closing:
+            self._transport.abort()
+        else:
+            self._close()
+
+    def close_if_idle(self) -> None:
+        if self._answer is None and not self._held and self._parser.stage is Stage.BETWEEN and not self._parser.parsed:
+            self._close()
+
+    def cut(self) -> None:
+        self._transport.abort()
+
+    def send(self, *pieces: bytes) -> None:
+        """Hand pieces to the transport: joined while small, uncopied otherwise."""
+        if sum(map(len, pieces)) <= JOINED_BYTES:
+            self._transport.write(b"".join(pieces))
+        else:
+            self._transport.writelines(pieces)
+
+    def finished(self, keep_alive: bool) -> None:
+        """The answer in progress was handed to the transport to its end."""
+        self._answer = None
+        if not keep_alive or self._connections.draining:
+            self._close()
+        elif not self._advancing:
+            self._advance()
+
+    def aborted(self, reset: bool) -> None:
+        """The answer in progress ends here, and the client must be able to tell: by the missing end of a length or chunk, or, where
+        the end of the connection is the end of the body, by a reset."""
+        self._answer = None
+        if reset:
+            connection: socket.socket = self._transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self._transport.abort()
+        else:
+            self._close()
+
+    def _advance(self) -> None:
+        """Answer what can be answered, read what was held back meanwhile, and wait for the rest."""
+        self._advancing = True
+        parsed = self._parser.parsed
+        while self._answer is None and not self._full and not self._closing:
+            if parsed:
+                self._awaited = None
+                self._begin(parsed.popleft())
+            elif self._held:
+                data = bytes(self._held)
+                self._held.clear()
+                self._parser.feed(data)
+                self._transport.resume_reading()
+            else:
+                break
+        self._advancing = False
+        if self._answer is None and not self._closing:
+            self._wait()
+
+    def _begin(self, item: Accepted | Rejected) -> None:
+        if isinstance(item, Rejected):
+            self._reject(item)
+            return
+        self.deadline_ns = _NEVER
+        answer = self._answer = _Answer(self, item, item.keep_alive and not self._connections.draining)
+        try:
+            self._application(item.request, answer)
+        except Exception:  # noqa: BLE001 - the application is not this module's code; its faults must not end the server
+            _log.exception("the application failed on %s %s", item.request.method.decode(), item.request.path.decode())
+            answer.fail()
+
+    def _wait(self) -> None:
+        stage = self._parser.stage
+        if stage is Stage.BODY and self._parser.expects_continue:
+            self._parser.expects_continue = False
+            self._transport.write(_CONTINUE)
+        if stage is not self._awaited:
+            self._awaited = stage
+            self._unsent = _NEVER
+            self.deadline_ns = self._clock.monotonic_ns() + self._patience_ns(stage)
+
+    def _patience_ns(self, stage: Stage) -> int:
+        if stage is Stage.HEAD:
+            return self._options.header_timeout_ns
+        return self._options.body_timeout_ns if stage is Stage.BODY else self._options.keep_alive_ns
+
+    def _reject(self, rejected: Rejected) -> None:
+        body = _error("invalid_request_error", rejected.reason)
+        headers = [_JSON]
+        if rejected.status == 405:
+            headers.append(_ALLOW)
+        self.send(render(status_line(rejected.status), headers, _framing(len(body), close=True)), body)
+        self._closing = True
+        self.deadline_ns = self._clock.monotonic_ns() + _LINGER_NS
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _close(self) -> None:
+        self._closing = True
+        self.deadline_ns = self._clock.monotonic_ns() + self._options.keep_alive_ns
+        self._transport.close()
+
+
+class _Answer:
+    """The `Response` to one request; detached from its connection when it ends, so that late calls reach nothing."""
+
+    __slots__ = ("_bodiless", "_chunked", "_connection", "_keep_alive", "_request", "_started", "disconnected", "pausing", "resuming")
+
+    def __init__(self, connection: ServerProtocol, accepted: Accepted, keep_alive: bool) -> None:
+        self.disconnected: Callable[[], None] | None = None
+        self.pausing: Callable[[], None] | None = None
+        self.resuming: Callable[[], None] | None = None
+        self._connection: ServerProtocol | None = connection
+        self._request = accepted
+        self._keep_alive = keep_alive
+        self._bodiless = accepted.request.method == b"HEAD"
+        self._chunked = False
+        self._started = False
+
+    def send(self, status: int, headers: Headers, body: bytes) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        assert not self._started
+        no_body = status in (204, 304)
+        length = None if no_body or (self._bodiless and not body) else len(body)
+        head = render(status_line(status), headers, self._framing(length))
+        self._connection = None
+        if no_body or self._bodiless:
+            connection.send(head)
+        else:
+            connection.send(head, body)
+        connection.finished(self._keep_alive)
+
+    def start(self, status: int, headers: Headers) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        assert not self._started
+        self._bodiless = self._bodiless or status in (204, 304)
+        self._chunked = self._request.chunked and not self._bodiless
+        self._keep_alive = self._keep_alive and (self._chunked or self._bodiless)
+        framing = self._framing(None)
+        head = render(status_line(status), headers, framing + b"transfer-encoding: chunked\r\n" if self._chunked else framing)
+        self._started = True
+        connection.send(head)
+
+    def write(self, data: bytes) -> None:
+        connection = self._connection
+        if connection is None or self._bodiless or not data:
+            return
+        assert self._started
+        if self._chunked:
+            connection.send(b"%x\r\n" % len(data), data, b"\r\n")
+        else:
+            connection.send(data)
+
+    def end(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        assert self._started
+        if self._chunked:
+            connection.send(b"0\r\n\r\n")
+        connection.finished(self._keep_alive)
+
+    def abort(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.aborted(reset=self._started and not self._chunked)
+
+    def fail(self) -> None:
+        """The application raised: 500 while nothing was sent, a cut afterwards."""
+        self.disconnected = None
+        if self._started:
+            self.abort()
+        else:
+            self._keep_alive = False
+            self.send(500, [_JSON], _error("internal_error", "internal error"))
+
+    def client_left(self) -> None:
+        self._connection = None
+        if self.disconnected is not None:
+            self.disconnected()
+
+    def _framing(self, length: int | None) -> bytes:
+        return _framing(length, close=not self._keep_alive, announce=not self._request.chunked)
+
+
+def _error(kind: str, message: str) -> bytes:
+    """An error body of the shape that the clients of every wire format read a message from."""
+    return msgspec.json.encode({"error": {"type": kind, "message": message}})
+
+
+def _framing(length: int | None, *, close: bool, announce: bool = False) -> bytes:
+    """The framing headers; a kept connection is announced only to HTTP/1.0 clients."""
+    framing = b"" if length is None else b"content-length: %d\r\n" % length
+    if close:
+        return framing + b"connection: close\r\n"
+    return framing + b"connection: keep-alive\r\n" if announce else framing
+
+
+async def serve(
+    application: Application,
+    host: str,
+    port: int,
+    options: ServerOptions,
+    clock: Clock,
+    *,
+    reuse_port: bool = False,
+    sock: socket.socket | None = None,
+) -> Server:
+    """Listen on `host` and `port` (0: any free one), or on the bound socket `sock`; raises OSError where that is not possible."""
+    loop = asyncio.get_running_loop()
+    connections = Connections(clock)
+    factory = partial(ServerProtocol, application, options, clock, connections)
+    try:
+        if sock is None:
+            listener = await loop.create_server(factory, host, port, reuse_port=reuse_port or None, backlog=1024)
+        else:
+            listener = await loop.create_server(factory, sock=sock, backlog=1024)
+    except OSError:
+        connections.stop()
+        raise
+    return Server(listener, connections, clock)
