@@ -57,7 +57,7 @@ class Secrets:
     """
 
     def __init__(self, surroundings: Surroundings) -> None:
-        self._surroundings = surroundings
+        self.surroundings = surroundings
         self.values: set[Secret] = set()
         self.cautions: list[str] = []
 
@@ -66,9 +66,9 @@ class Secrets:
 
         Raises SecretError naming the reference; text that is no reference may be a key and is never repeated.
         """
-        source, name = split(reference)
+        source, name = parse(reference)
         try:
-            found = source.read(name, self._surroundings)
+            found = _load(source).read(name, self.surroundings)
         except SecretError as error:
             raise SecretError(f"{reference}: {error}") from None
         value = found.value.strip()
@@ -87,14 +87,21 @@ PLANNED = ("aws-secretsmanager", "vault")
 """Sources of the configuration's contract that this version does not have yet; named so that they are not taken for typos."""
 
 
-def split(reference: str) -> tuple[SecretSource, str]:
-    """The source and the name in it; raises SecretError for what is no reference."""
-    word, colon, name = reference.partition(":")
+def parse(reference: str) -> tuple[str, str]:
+    """The source and the name in it; raises SecretError for what is no reference, without repeating it: it may be a key."""
+    source, colon, name = reference.partition(":")
     known = plugins.names("secrets")
-    if colon and name and word in known:
-        source: SecretSource = plugins.load("secrets", word)
+    if colon and name and source in (*known, *PLANNED):
         return source, name
-    if colon and word in PLANNED:
-        raise SecretError(f"{reference}: the source {word} is not supported by this version; known here: {', '.join(known)}")
-    nearest = did_you_mean(word, known) if colon else f"; known here: {', '.join(known)}"
-    raise SecretError(f"not a secret reference SOURCE:NAME such as env:OPENAI_API_KEY (the secret itself never stands here){nearest}")
+    hint = did_you_mean(source, known) if colon else f"; known here: {', '.join(known)}"
+    raise SecretError(f"not a secret reference SOURCE:NAME such as env:OPENAI_API_KEY (the secret itself never stands here){hint}")
+
+
+def _load(source: str) -> SecretSource:
+    try:
+        found: SecretSource = plugins.load("secrets", source)
+    except KeyError:
+        raise SecretError(
+            f"the source {source} is not supported by this version; known here: {', '.join(plugins.names('secrets'))}"
+        ) from None
+    return found

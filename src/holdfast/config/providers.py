@@ -1,0 +1,223 @@
+"""The `providers` section: where a provider is, the key for it, its prices, the paths that are passed through."""
+
+from msgspec import Struct
+
+from holdfast import plugins
+from holdfast.config.addresses import Address, address, check_name
+from holdfast.config.document import Problems, Section, Value
+from holdfast.config.quantities import flag, money, shown
+from holdfast.errors import SecretError, did_you_mean
+from holdfast.gateway.options import Passthrough, ProviderOptions
+from holdfast.money import Nano
+from holdfast.pricing import PriceList, Rates, matches
+from holdfast.providers import ProviderKind
+from holdfast.secrets import Secrets, parse
+
+DEFAULT_PROVIDERS = ("openai", "anthropic")
+
+
+class Key(Struct, frozen=True):
+    """error: why there is none, and the way out. variable: of the environment in which it lies, "" when it lies elsewhere."""
+
+    value: str = ""
+    error: str = ""
+    variable: str = ""
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """What the file says about one provider. where: None when it says nothing."""
+
+    name: str
+    kind: ProviderKind
+    where: Address | None = None
+    key: Key | None = None
+    prices: tuple[tuple[str, Rates], ...] = ()
+    passthrough: tuple[Passthrough, ...] = ()
+
+
+class Providers(Struct, frozen=True):
+    """variables: of the environment, in which their keys lie."""
+
+    options: tuple[ProviderOptions, ...]
+    variables: frozenset[str]
+
+
+def read_providers(top: Section, secrets: Secrets) -> Providers:
+    """The configured providers in their order; `openai` and `anthropic`, where their SDKs' variables say, when the file names none."""
+    written = top.section("providers").every()
+    if written:
+        entries = [_entry(name, value, secrets) for name, value in written]
+    else:
+        entries = [_default_entry(name, secrets, top.problems) for name in DEFAULT_PROVIDERS]
+    options: list[ProviderOptions] = []
+    variables: set[str] = set()
+    for entry in entries:
+        if entry is not None:
+            key = entry.key or _default_key(entry, secrets)
+            options.append(_options(entry, key))
+            variables.add(key.variable)
+    return Providers(tuple(options), frozenset(variables - {""}))
+
+
+def _default_entry(name: str, secrets: Secrets, problems: Problems) -> Entry | None:
+    kind: ProviderKind = plugins.load("providers", name)
+    environment = secrets.surroundings.environment
+    variable = next((variable for variable in kind.base_url_variables if environment.get(variable)), None)
+    if variable is None:
+        return Entry(name=name, kind=kind)
+    try:
+        where = address(environment[variable])
+    except ValueError as error:
+        problems.environment_error(variable, str(error))
+        return None
+    return Entry(name=name, kind=kind, where=where, key=_default_key(Entry(name=name, kind=kind), secrets, needed=_is_own(kind, where)))
+
+
+def _entry(name: str, value: Value, secrets: Secrets) -> Entry | None:
+    value.check(check_name, name)
+    section = value.section()
+    kind = _kind(section, name)
+    insecure = section.read("insecure", flag, False)
+    url = section.get("base_url")
+    where = None if url is None else url.read(lambda text: address(text, insecure))
+    reference = section.get("api_key")
+    key = None if reference is None else _written_key(reference, secrets)
+    prices, passthrough = _prices(section.section("prices")), _passthrough(section)
+    section.close()
+    if kind is None or (url is not None and where is None):
+        return None
+    if where is None and kind.base_url is None:
+        section.error("needs a base_url, such as http://127.0.0.1:8000/v1")
+        return None
+    return Entry(name=name, kind=kind, where=where, key=key, prices=prices, passthrough=passthrough)
+
+
+def _kind(section: Section, name: str) -> ProviderKind | None:
+    known = plugins.names("providers")
+
+    def kind(text: str) -> ProviderKind:
+        if text not in known:
+            raise ValueError(f"unknown kind {shown(text)}{did_you_mean(text, known)}")
+        found: ProviderKind = plugins.load("providers", text)
+        return found
+
+    written = section.get("kind")
+    if written is not None:
+        return written.read(kind)
+    if name not in known:
+        section.error(f"needs a kind{did_you_mean(name, known)}")
+        return None
+    return kind(name)
+
+
+def _options(entry: Entry, key: Key) -> ProviderOptions:
+    kind = entry.kind
+    where = entry.where or address(kind.base_url or "")
+    prefix = where.path
+    if "anthropic" in kind.families and not prefix.endswith("/v1"):  # Anthropic's SDKs take the base URL without it and add it
+        prefix += "/v1"
+    # Behind another host an API may be older than OpenAI's own, whatever the models are called: it is spoken to as `compatible`.
+    dialect = (
+        plugins.load("providers", "compatible") if kind.base_url and kind.families == ("openai",) and not _is_own(kind, where) else kind
+    )
+    return ProviderOptions(
+        name=entry.name,
+        kind=dialect,
+        origin=where.origin,
+        prefix=prefix,
+        key=key.value,
+        key_error=key.error,
+        prices=PriceList(overrides=entry.prices + kind.prices.overrides, provider=kind.prices.provider),
+        passthrough=entry.passthrough,
+    )
+
+
+def _is_own(kind: ProviderKind, where: Address | None) -> bool:
+    """Whether calls go to the provider's own host."""
+    return kind.base_url is not None and (where is None or where.origin == address(kind.base_url).origin)
+
+
+def _written_key(reference: Value, secrets: Secrets) -> Key:
+    """What is no reference is an error of the file; what cannot be resolved now is one of the calls that need it."""
+
+    def checked(text: str) -> str:
+        try:
+            parse(text)
+        except SecretError as error:
+            raise ValueError(str(error)) from None
+        return text
+
+    text = reference.read(checked)
+    return Key() if text is None else _resolved(text, secrets)
+
+
+def _default_key(entry: Entry, secrets: Secrets, needed: bool = True) -> Key:
+    """The key in a variable that the provider's SDKs read. Never sent to another host that the file names: it was not given for that."""
+    if not _is_own(entry.kind, entry.where):
+        return Key()
+    for variable in entry.kind.key_variables:
+        if secrets.surroundings.environment.get(variable):
+            return _resolved(f"env:{variable}", secrets)
+    if not entry.kind.key_variables or not needed:
+        return Key()
+    variable = entry.kind.key_variables[0]
+    return Key(error=f"set {variable} in Holdfast's environment, or name another secret as providers.{entry.name}.api_key")
+
+
+def _resolved(reference: str, secrets: Secrets) -> Key:
+    source, name = parse(reference)
+    variable = name if source == "env" else ""
+    try:
+        return Key(value=secrets.resolve(reference), variable=variable)
+    except SecretError as error:
+        return Key(error=str(error), variable=variable)
+
+
+def _prices(section: Section) -> tuple[tuple[str, Rates], ...]:
+    """Model names, with `*` as wildcard, to prices in USD; the first that matches counts."""
+    found: list[tuple[str, Rates]] = []
+    for pattern, value in section.every():
+        hidden_by = next((earlier for earlier, _ in found if matches(earlier, pattern)), None)
+        if hidden_by is not None:
+            value.error(f'never used: "{hidden_by}" stands before it and matches the same names')
+        found.append((pattern, _rates(value.section())))
+    return tuple(found)
+
+
+def _rates(section: Section) -> Rates:
+    def price(key: str) -> Nano | None:
+        return section.read(key, money, None)
+
+    read, generated, per_call = price("input_per_million"), price("output_per_million"), price("per_call")
+    cached, written = price("cached_input_per_million"), price("cache_write_per_million")
+    keys = ("input_per_million", "output_per_million")
+    missing = [key for key in keys if section.get(key) is None]
+    if len(missing) == 1 or (missing and section.get("per_call") is None):
+        section.error(f"needs {' and '.join(missing)}; write 0 for what is free")
+    section.close()
+    return Rates(
+        input=read or 0,
+        output=generated or 0,
+        cached_input=cached,
+        cache_write=written,
+        cache_write_short=written,
+        per_call=per_call or 0,
+    )
+
+
+def _passthrough(section: Section) -> tuple[Passthrough, ...]:
+    found: list[Passthrough] = []
+    for value in section.items("passthrough"):
+        entry = value.section()
+        path = entry.read("path", _path, "")
+        if entry.get("path") is None:
+            entry.error('needs a path, such as "/v1/files*"')
+        found.append(Passthrough(path=path, price=entry.read("price_per_call", money, None)))
+        entry.close()
+    return tuple(found)
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/") or not text.isascii() or not text.isprintable() or any(mark in text for mark in " ?#[]"):
+        raise ValueError(f'expected a path such as "/v1/files*", not {shown(text)}')
+    return text
