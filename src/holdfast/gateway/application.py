@@ -5,7 +5,7 @@ from collections.abc import Callable
 from holdfast.gateway import refusals
 from holdfast.gateway.call import GuardedCall
 from holdfast.gateway.delivery import Delivery
-from holdfast.gateway.endpoints import Endpoint, endpoint
+from holdfast.gateway.endpoints import Endpoint, endpoint, is_relayable
 from holdfast.gateway.identity import Caller, Identities
 from holdfast.gateway.parts import Parts
 from holdfast.http.message import Request, Response
@@ -40,7 +40,7 @@ class Gateway:
     def _pass_through(self, family: Family, caller: Caller, request: Request, response: Response) -> None:
         """Other paths of a provider's API: only those that the configuration lets through."""
         path = request.path.decode("latin-1")
-        allowed = self._parts.routing.passthrough(path, family)
+        allowed = self._parts.routing.passthrough(path, family) if is_relayable(request.path) else None
         if allowed is None:
             refusal = refusals.unknown_path(request.method.decode("latin-1"), path)
             Delivery(response, Endpoint(family, None)).refusal(refusal)

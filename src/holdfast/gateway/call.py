@@ -29,6 +29,7 @@ from holdfast.policy.limit import LimitReached, Scope
 from holdfast.policy.retry import FALLBACK_STATUS, RETRYABLE_STATUS, backoff_ns
 from holdfast.pricing import Rates
 from holdfast.wire.call import Answer, Call, Refusal, Rewrite, StreamReader
+from holdfast.wire.canonical import turn
 
 _FREE = Rates(input=0, output=0)
 _UNREAD = Answer()
@@ -364,7 +365,9 @@ class GuardedCall:
             self._without_attempt(refusals.no_destination(self._call.model))
             return
         self._record.decision(Answer(text=reply.text, finish_reason="canned"), Cost(0, 0, "free", None), "reply", self._claim, None)
-        self._return_claim()
+        if self._claim is not None:
+            self._parts.conversations.answered(self._claim, [turn("assistant", [reply.text])], self._call_id)
+            self._claim = None
         if self._flush():
             self._over = True
             self._delivery.own = self._own_headers()

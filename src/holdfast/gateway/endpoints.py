@@ -33,6 +33,16 @@ def endpoint(method: bytes, path: bytes, family: Family) -> Endpoint | None:
     return found
 
 
+def is_relayable(path: bytes) -> bool:
+    """Whether a path may be relayed unread at all: written plainly, and no guarded path in disguise.
+
+    What the upstream would fold into another path (`..`, `%63hat`, `//`, a trailing slash, capitals) would be a route around the guard.
+    """
+    if b"%" in path or b"\\" in path or b";" in path or any(part in (b"", b".", b"..") for part in path[1:].split(b"/")):
+        return False
+    return not any(path.lower() == guarded for _, guarded in _EXACT)
+
+
 def error_format(family: Family) -> WireFormat:
     """The format whose error bodies the SDKs of a family read."""
     return _FORMATS_FOR_ERRORS[family]

@@ -1,0 +1,115 @@
+"""Puts a gateway together: ledger, limiter, journal, upstream client, HTTP server."""
+
+import asyncio
+import random
+import secrets
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from msgspec import Struct
+
+from holdfast.clock import SECOND, SystemClock
+from holdfast.errors import StorageError
+from holdfast.events import LimitMark
+from holdfast.execution.limiter import Limiter
+from holdfast.execution.recording import Recorder
+from holdfast.gateway.application import Gateway
+from holdfast.gateway.options import GatewayOptions
+from holdfast.gateway.parts import Parts
+from holdfast.gateway.routing import Routing
+from holdfast.http.client import Client, ClientOptions
+from holdfast.http.server import Server, ServerOptions, serve
+from holdfast.ledger.sqlite import SqliteLedger
+from holdfast.policy.history import Conversations
+from holdfast.policy.limit import Limit, LimitReached
+from holdfast.store.journal import Journal
+
+DRAIN_NS = 10 * SECOND
+"""How long calls in progress may go on after a stop was asked for."""
+
+
+class Listen(Struct, frozen=True, kw_only=True):
+    """Where the gateway listens. reuse_port: several processes share the address. sock: an open socket to take over instead."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    reuse_port: bool = False
+    sock: socket.socket | None = None
+
+
+class Hooks(Struct, frozen=True, kw_only=True):
+    """What a caller wants to hear of. limit_refused: every refusal by a limit. recorder: wraps the journal that events go to."""
+
+    limit_refused: Callable[[LimitReached], None] = lambda reached: None
+    recorder: Callable[[Recorder], Recorder] = lambda journal: journal
+
+
+class DataPlane(Struct, frozen=True, kw_only=True):
+    """A gateway that answers."""
+
+    server: Server
+    recorder: Recorder
+    _client: Client
+    _limiter: Limiter
+    _ledger: SqliteLedger
+    _journal: Journal
+    _executor: ThreadPoolExecutor
+
+    async def close(self, drain_ns: int = DRAIN_NS) -> None:
+        """Let calls in progress end, give back what was leased, write everything down."""
+        await self.server.close(drain_ns)
+        await self._client.close()
+        returned: asyncio.Future[StorageError | None] = asyncio.get_running_loop().create_future()
+        self._limiter.close(returned.set_result)
+        await returned
+        self._ledger.close()
+        self._journal.close()
+        self._executor.shutdown()
+
+
+async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Listen, hooks: Hooks = Hooks()) -> DataPlane:  # noqa: B008 - frozen
+    """Start a gateway; raises StorageError, or OSError when the address cannot be had."""
+    clock = SystemClock()
+    holder = secrets.token_hex(6)
+    executor = ThreadPoolExecutor(1, "holdfast-journal")
+    journal = Journal(data_dir, holder, clock, executor)
+    recorder = hooks.recorder(journal)
+    ledger = SqliteLedger(data_dir / "ledger.sqlite", holder, clock, asyncio.get_running_loop().call_soon_threadsafe)
+    limiter = Limiter(ledger, clock, _mark_recorder(recorder, clock))
+    client = Client(ClientOptions(), clock)
+    source = random.Random(secrets.randbits(128))  # noqa: S311 - spreads retries and numbers events, guards nothing
+    parts = Parts(
+        options=options,
+        clock=clock,
+        upstream=client,
+        limiter=limiter,
+        recorder=recorder,
+        conversations=Conversations(),
+        routing=Routing(options.providers),
+        uniform=source.random,
+        bits=source.getrandbits,
+        limit_refused=hooks.limit_refused,
+    )
+    server = await serve(Gateway(parts), listen.host, listen.port, ServerOptions(), clock, reuse_port=listen.reuse_port, sock=listen.sock)
+    return DataPlane(
+        server=server, recorder=recorder, _client=client, _limiter=limiter, _ledger=ledger, _journal=journal, _executor=executor
+    )
+
+
+def _mark_recorder(recorder: Recorder, clock: SystemClock) -> Callable[[Limit, str, int, int], None]:
+    def marked(limit: Limit, value: str, mark: int, spent: int) -> None:
+        recorder.append(
+            LimitMark(
+                timestamp=clock.wall_ns(),
+                limit=limit.describe(value),
+                scope=limit.scope,
+                unit=limit.unit,
+                mark=mark,
+                amount=limit.amount,
+                spent=spent,
+            )
+        )
+
+    return marked

@@ -1,0 +1,141 @@
+"""`holdfast run`: a gateway of its own around one agent's process."""
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+
+from msgspec import structs
+
+from holdfast.assembly.data_plane import DataPlane, Hooks, Listen, open_data_plane
+from holdfast.clock import SECOND, SystemClock
+from holdfast.config import Config, load, real_key_variables
+from holdfast.errors import ConfigError
+from holdfast.events import RunEnded, RunStarted
+from holdfast.events.ids import uuid7
+from holdfast.gateway.options import AgentOptions, GatewayOptions
+from holdfast.policy.limit import WINDOWS, Limit, LimitReached
+from holdfast.runner.child import ChildOptions, Ended, StopReason, run_child
+from holdfast.runner.environment import child_environment
+from holdfast.runner.request import RunRequest
+from holdfast.runner.shield import shield_process
+from holdfast.runner.summary import Summary, render, write
+from holdfast.runner.tally import Tally
+
+_DRAIN_NS = SECOND
+"""The agent is gone when the gateway closes; nothing is left to wait for but the end of what it abandoned."""
+
+
+def run_guarded(request: RunRequest) -> int:
+    """Run the command under guard; returns the agent's exit code, or 124 time-out, 122 hard limit, 123 kill switch."""
+    config = load(request.config, os.environ)
+    shield_process()
+    for warning in config.warnings:
+        sys.stderr.write(f"holdfast: {warning}\n")
+    return asyncio.run(_run(request, config, os.environ))
+
+
+async def _run(request: RunRequest, config: Config, environment: Mapping[str, str]) -> int:
+    clock = SystemClock()
+    began_ns = clock.monotonic_ns()
+    run, key = uuid7(clock.wall_ns(), secrets.randbits(74)), f"hf-run-{secrets.token_urlsafe(24)}"
+    agent = _agent(request, config, key)
+    stop: asyncio.Future[StopReason] = asyncio.get_running_loop().create_future()
+    tally = Tally()
+
+    def limit_refused(reached: LimitReached) -> None:
+        tally.limit_reached(reached.limit.describe(reached.value))
+        if reached.limit.scope == "run" and not stop.done():
+            stop.set_result("limit")
+
+    plane = await open_data_plane(
+        _options(request, config, agent, run), request.data_dir, Listen(), Hooks(limit_refused=limit_refused, recorder=tally.around)
+    )
+    try:
+        plane.recorder.append(
+            RunStarted(
+                run=run, timestamp=clock.wall_ns(), agent=agent.name, release=agent.release, user_id=request.user, command=request.command
+            )
+        )
+        plane.recorder.flush()
+        child = child_environment(
+            environment,
+            gateway_url=f"http://{plane.server.host}:{plane.server.port}",
+            key=key,
+            real_key_variables=real_key_variables(config),
+            secret_values=[secret.reveal() for secret in config.secrets],
+            run_id=run,
+        )
+        ended = await run_child(request.command, child, ChildOptions(timeout_ns=request.timeout_ns), clock, stop)
+        summary = _summary(tally, ended, request, agent, run, clock.monotonic_ns() - began_ns)
+        _record_end(plane, summary, clock)
+    finally:
+        await plane.close(_DRAIN_NS)
+    sys.stderr.write(render(summary, colour=sys.stderr.isatty() and "NO_COLOR" not in environment))
+    if request.summary is not None:
+        write(summary, request.summary)
+    return summary.exit_code
+
+
+def _agent(request: RunRequest, config: Config, key: str) -> AgentOptions:
+    """The agent of the configuration that runs, with the one-run key and what the command line says of it."""
+    known = {agent.name: agent for agent in config.gateway.agents}
+    name = request.agent or "default"
+    agent = known.get(name) or known.get("default") or AgentOptions(name=name)
+    if request.agent and request.agent not in known and len(known) > 1:
+        raise ConfigError(f"there is no agent {request.agent!r} in the configuration; it names {', '.join(sorted(known))}")
+    retries = agent.retries if request.max_retries is None else structs.replace(agent.retries, max=request.max_retries)
+    return structs.replace(agent, name=name, key=key, release=request.release or agent.release, retries=retries)
+
+
+def _options(request: RunRequest, config: Config, agent: AgentOptions, run: str) -> GatewayOptions:
+    """Only this run's key opens its gateway; the limits of the command line count this run alone."""
+    asked = (("usd", request.cost_limit, None), ("calls", request.call_limit, None), ("calls", request.calls_per_hour, WINDOWS["hour"]))
+    own = tuple(
+        Limit(scope="run", unit="usd" if unit == "usd" else "calls", amount=amount, per_ns=per_ns)
+        for unit, amount, per_ns in asked
+        if amount is not None
+    )
+    return structs.replace(config.gateway, agents=(agent,), limits=config.gateway.limits + own, run=run, user=request.user)
+
+
+def _summary(tally: Tally, ended: Ended, request: RunRequest, agent: AgentOptions, run: str, duration_ns: int) -> Summary:
+    return Summary(
+        run=run,
+        agent=agent.name,
+        release=agent.release,
+        user=request.user,
+        exit_code=ended.exit_code,
+        reason=ended.reason,
+        duration_ns=duration_ns,
+        calls=tally.calls,
+        attempts=tally.attempts,
+        usage=tally.usage,
+        cost=tally.cost,
+        unpriced=tally.unpriced,
+        decisions=tally.decisions,
+        refusals=tally.refusals,
+        errors=tally.errors,
+        limits=tally.limits,
+        survivors=ended.survivors,
+    )
+
+
+def _record_end(plane: DataPlane, summary: Summary, clock: SystemClock) -> None:
+    plane.recorder.append(
+        RunEnded(
+            run=summary.run,
+            timestamp=clock.wall_ns(),
+            agent=summary.agent,
+            release=summary.release,
+            exit_code=summary.exit_code,
+            reason=summary.reason,
+            calls=summary.calls,
+            decisions=summary.decisions,
+            refusals=summary.refusals,
+            errors=summary.errors,
+            cost=summary.cost,
+        )
+    )
+    plane.recorder.flush()

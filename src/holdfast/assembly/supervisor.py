@@ -1,0 +1,211 @@
+"""`holdfast up`: starts the workers, answers for them on the control address, replaces those that die, and ends them together."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from holdfast import __version__
+from holdfast.assembly.worker import READY, WorkerOrder
+from holdfast.clock import SECOND, SystemClock
+from holdfast.config import load
+from holdfast.errors import CannotListen, HoldfastError
+from holdfast.http.message import Request, Response
+from holdfast.http.server import ServerOptions, serve
+from holdfast.runner.shield import shield_process
+
+_STOP_S = 15
+_RESTART_S = 1
+_TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
+_JSON = ((b"content-type", b"application/json"),)
+
+
+class UpRequest(Struct, frozen=True, kw_only=True):
+    """What was asked of `holdfast up`. gateway, control: host and port, port 0 for a free one."""
+
+    config: Path | None
+    data_dir: Path
+    gateway: tuple[str, int]
+    control: tuple[str, int]
+    workers: int
+
+
+def up(request: UpRequest, announce: Callable[[str], None]) -> int:
+    """Gateway and control plane until INT or TERM; announces both addresses in one line once both answer."""
+    config = load(request.config, os.environ)  # wrong configurations end here, not in every worker
+    shield_process()
+    for warning in config.warnings:
+        sys.stderr.write(f"holdfast: {warning}\n")
+    return asyncio.run(_Supervisor(request, announce).run())
+
+
+class _Supervisor:
+    def __init__(self, request: UpRequest, announce: Callable[[str], None]) -> None:
+        self._request = request
+        self._announce = announce
+        self._workers: list[_Worker] = []
+        self._stop = asyncio.Event()
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for stopping in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(stopping, self._stop.set)
+        request = self._request
+        holding = _reserve_address(*request.gateway)
+        host, port = holding.getsockname()[:2]
+        order = WorkerOrder(
+            config=None if request.config is None else str(request.config.absolute()),
+            data_dir=str(request.data_dir.absolute()),
+            host=host,
+            port=port,
+            listener=None if _shares_ports() else holding.fileno(),
+        )
+        try:
+            control = await serve(self._control, *request.control, ServerOptions(), SystemClock())
+        except OSError as error:
+            holding.close()
+            raise _cannot_listen(*request.control, error) from error
+        self._workers = [_Worker(order) for _ in range(request.workers)]
+        tending = [asyncio.create_task(worker.tend()) for worker in self._workers]
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([*tending, stopped, ready := asyncio.create_task(self._all_ready())], return_when=asyncio.FIRST_COMPLETED)
+            if ready.done() and not stopped.done():
+                self._announce(f"Holdfast {__version__}: gateway {_url(host, port)}, control {_url(control.host, control.port)}")
+                await asyncio.wait([*tending, stopped], return_when=asyncio.FIRST_COMPLETED)
+            return await self._end(tending, [stopped, ready])
+        finally:
+            holding.close()
+            await control.close(SECOND)
+
+    async def _all_ready(self) -> None:
+        for worker in self._workers:
+            await worker.ready.wait()
+
+    async def _end(self, tending: list[asyncio.Task[None]], waiting: list[asyncio.Task[object]]) -> int:
+        """Stop all workers; the exit code is 1 when one of them could not be kept alive."""
+        failed = any(task.done() and task.exception() is not None for task in tending)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*(worker.stop() for worker in self._workers))
+        await asyncio.gather(*tending, *waiting, return_exceptions=True)
+        return 1 if failed else 0
+
+    def _control(self, request: Request, response: Response) -> None:
+        ready = bool(self._workers) and all(worker.ready.is_set() for worker in self._workers)
+        if request.path == b"/healthz":
+            response.send(200, _TEXT, b"ok\n")
+        elif request.path == b"/readyz":
+            response.send(200 if ready else 503, _TEXT, b"ready\n" if ready else b"not ready\n")
+        elif request.path == b"/":
+            state = {"version": __version__, "ready": ready, "workers": [worker.pid for worker in self._workers]}
+            response.send(200, _JSON, msgspec.json.encode(state) + b"\n")
+        else:
+            response.send(404, _TEXT, b"not found\n")
+
+
+class _Worker:
+    """Keeps one worker process running: started again a second after it died; gives up when it dies before it was ever ready."""
+
+    def __init__(self, order: WorkerOrder) -> None:
+        self._order = order
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = asyncio.Event()
+        self.ready = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    async def tend(self) -> None:
+        while not self._stopping.is_set():
+            process = await self._start()
+            was_ready = await self._hear(process)
+            self.ready.clear()
+            code = await process.wait()
+            if self._stopping.is_set():
+                return
+            if not was_ready:
+                raise HoldfastError("a worker could not start")
+            sys.stderr.write(f"holdfast: worker {process.pid} ended with {code}; starting another\n")
+            await asyncio.sleep(_RESTART_S)
+
+    async def stop(self) -> None:
+        """TERM, so that calls in progress end; KILL for what is left after that."""
+        self._stopping.set()
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        listener = self._order.listener
+        self._process = process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "holdfast.assembly.worker",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            pass_fds=() if listener is None else (listener,),
+        )
+        assert process.stdin is not None
+        process.stdin.write(msgspec.json.encode(self._order) + b"\n")
+        await process.stdin.drain()
+        return process
+
+    async def _hear(self, process: asyncio.subprocess.Process) -> bool:
+        """Until the worker's standard output ends, which is its end; whether it was ready."""
+        assert process.stdout is not None
+        was_ready = False
+        async for line in process.stdout:
+            if line == READY:
+                was_ready = True
+                self.ready.set()
+        return was_ready
+
+
+def _shares_ports() -> bool:
+    """Linux spreads connections over the sockets of one port; elsewhere the workers accept from one inherited socket."""
+    return os.uname().sysname == "Linux"
+
+
+def _reserve_address(host: str, port: int) -> socket.socket:
+    """Hold the gateway's address. A first socket without SO_REUSEPORT finds out whether anybody else listens there, even another
+    Holdfast; on Linux it is then bound again so that workers can share the port, and never listens itself."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        probe = socket.socket(family, kind, protocol)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+        probe.listen(1024)
+        if not _shares_ports():
+            return probe
+        address = probe.getsockname()
+        probe.close()
+        holding = socket.socket(family, kind, protocol)
+        holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holding.bind(address)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+    return holding
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> CannotListen:
+    return CannotListen(f"cannot listen on {_url(host, port)}: {error.strerror}; is another Holdfast running? Choose another address.")
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
