@@ -24,6 +24,7 @@ def sim(
     as_json: AsJson = False,
 ) -> None:
     import asyncio
+    import os
 
     from holdfast.errors import HoldfastError
     from holdfast.testing.simulated_provider import SimulatedProvider
@@ -48,7 +49,7 @@ def sim(
     try:
         asyncio.run(running_until_signalled(provider.application, host, port, announce))
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise HoldfastError(f"cannot listen on {host} port {port}: {reason}; choose another --port, or 0 for any free one") from None
 
 

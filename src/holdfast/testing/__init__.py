@@ -1,6 +1,7 @@
 """Test doubles that ship with the package: a clock that stands still, a record in memory, a model provider that fails on demand."""
 
 from holdfast.testing.clock import FakeClock
+from holdfast.testing.exchange import MemoryResponse, request
 from holdfast.testing.recorder import MemoryRecorder
 
-__all__ = ["FakeClock", "MemoryRecorder"]
+__all__ = ["FakeClock", "MemoryRecorder", "MemoryResponse", "request"]

@@ -7,8 +7,12 @@ from holdfast.testing.simulated_provider.behaviour import Ending
 _TYPES = {False: b"application/json", True: b"text/event-stream"}
 _BODIES = {
     False: {"garbage": b'{"choices": [{"message": {"content": "half an ans', "garbage_shape": b'["not", "an", "answer"]'},
-    True: {"garbage": b'data: {"choices": [{"delta": {"content": "half\n\n', "garbage_shape": b'data: ["not", "an", "event"]\n\n'},
+    True: {
+        "garbage": b'event: content_block_delta\ndata: {"choices": [{"delta": {"content": "half\n\n',
+        "garbage_shape": b'event: content_block_delta\ndata: ["not", "an", "event"]\n\n',
+    },
 }
+"""By streaming or not. Clients of Anthropic look only at events with a name; those of OpenAI do not mind one."""
 
 
 def send_garbage(response: Response, ending: Ending, *, stream: bool) -> None:
