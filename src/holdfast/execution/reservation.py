@@ -1,0 +1,180 @@
+"""What a call takes from its limits and gives back, and the accounts it takes from. `execution.limiter` decides."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from holdfast.policy.allowance import NO_MARK, SLOTS, Allowance, Window
+from holdfast.policy.limit import Limit, LimitReached
+
+TOLD_MARKS = 10_000
+
+
+class Ask(Struct, frozen=True, kw_only=True):
+    """What a call may use. calls: counted by `calls` limits. usd_least, usd_most: in nano-dollars, least <= most: any amount between
+    will do, the most that fits is reserved."""
+
+    calls: int = 1
+    usd_least: int
+    usd_most: int
+
+
+class LedgerUnavailable(Struct, frozen=True):
+    """The limits could not be checked, so the call must not run. reason: one sentence with the way out."""
+
+    reason: str
+
+
+class Settling(Protocol):
+    """The limiter as its reservations see it."""
+
+    overruns: int
+
+    def late_change(self, account: "Account", slot: int, change: int) -> None: ...
+
+    def mark_reached(self, account: "Account") -> None: ...
+
+
+class Reservation:
+    """Amounts taken for one call from all its limits; end it exactly once, by `settle` or `cancel`. A second end does nothing.
+
+    usd: nano-dollars that the call may cost, between the ask's least and most.
+    """
+
+    __slots__ = ("_limiter", "_open", "_parts", "calls", "usd")
+
+    def __init__(self, limiter: Settling, parts: "list[tuple[Account, int]]", usd: int, calls: int) -> None:
+        self._limiter = limiter
+        self._parts = parts
+        self._open = True
+        self.usd = usd
+        self.calls = calls
+
+    def settle(self, usd: int) -> int:
+        """Count `usd` nano-dollars as spent and return the rest to the limits; the call itself stays counted.
+
+        Returns by how much `usd` exceeds the reservation, normally 0: it is counted in full and in `Limiter.overruns`.
+        """
+        return self._end(usd, self.calls)
+
+    def cancel(self) -> None:
+        """Return everything, the call included: nothing was sent."""
+        self._end(0, 0)
+
+    def _end(self, usd: int, calls: int) -> int:
+        if not self._open:
+            return 0
+        self._open = False
+        for account, slot in self._parts:
+            taken, used = (self.usd, usd) if account.is_usd else (self.calls, calls)
+            account.reserved -= taken
+            if used <= taken and slot == account.last:
+                account.free += taken - used
+            else:
+                self._limiter.late_change(account, slot, used - taken)
+            if account.known - account.free - account.reserved >= account.next_mark:
+                self._limiter.mark_reached(account)
+        if usd <= self.usd:
+            return 0
+        self._limiter.overruns += 1
+        return usd - self.usd
+
+
+Outcome = Reservation | LimitReached | LedgerUnavailable
+
+
+class Book:
+    """The accounts of limits that count the same thing; `limit` is the tightest of them."""
+
+    __slots__ = ("_told", "accounts", "least_mark", "limit", "marks", "window")
+
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
+        self.window = Window.of(limit.per_ns)
+        self.marks = tuple((mark, limit) for mark in sorted(limit.marks))
+        self.least_mark = self.marks[0][0] if self.marks else NO_MARK
+        self.accounts: dict[str, Account] = {}
+        self._told: dict[tuple[str, int], int] = {}
+
+    def add(self, limit: Limit) -> None:
+        self.limit = min(self.limit, limit, key=lambda each: each.amount)
+        self.marks = tuple(sorted((*self.marks, *((mark, limit) for mark in limit.marks)), key=lambda pair: pair[0]))
+        self.least_mark = self.marks[0][0] if self.marks else NO_MARK
+
+    def reach_marks(self, account: "Account", now_ns: int) -> list[tuple[Limit, int]]:
+        """The marks that the account has reached and that were not told yet in this window; arms the next."""
+        slot, spent = self.window.slot(now_ns), account.spent
+        account.next_mark = NO_MARK
+        reached = []
+        for mark, limit in self.marks:
+            told = self._told.get((account.value, mark))
+            if told is not None and slot <= told + SLOTS:
+                continue
+            if mark > spent:
+                account.next_mark = mark
+                break
+            reached.append((limit, mark))
+            self._told.pop((account.value, mark), None)
+            self._told[account.value, mark] = slot
+        while len(self._told) > TOLD_MARKS:
+            del self._told[next(iter(self._told))]
+        return reached
+
+
+class Account(Allowance):
+    """An allowance with its name, its next mark and the calls that wait for the ledger."""
+
+    __slots__ = ("asking", "book", "idle_sweeps", "is_usd", "key", "next_mark", "queue", "recent", "swept_free", "value")
+
+    def __init__(self, book: Book, value: str) -> None:
+        super().__init__(book.window)
+        self.book = book
+        self.value = value
+        self.key = book.limit.account(value)
+        self.is_usd = book.limit.unit == "usd"
+        self.next_mark = book.least_mark
+        self.queue: deque[Waiting] = deque()
+        self.asking = False
+        self.recent = 0
+        self.idle_sweeps = 0
+        self.swept_free = -1
+
+    @property
+    def slice_size(self) -> int:
+        """Marks bound it too: other processes must take a slice for spent, and none may reach a mark by that."""
+        return max(8 * self.recent, min(self.book.limit.amount, self.book.least_mark) // 50)
+
+    def least(self, ask: Ask) -> int:
+        """What the call cannot do without."""
+        return ask.usd_least if self.is_usd else ask.calls
+
+    def most(self, waiting: "Waiting") -> int:
+        return waiting.usd if self.is_usd else waiting.ask.calls
+
+    def reached(self, asked: int) -> LimitReached:
+        limit = self.book.limit
+        return LimitReached(
+            limit=limit,
+            value=self.value,
+            spent=max(0, self.spent),
+            reserved=self.reserved,
+            asked=asked,
+            resets_at_ns=self.next_chance_ns(limit, asked),
+        )
+
+
+class Waiting:
+    """A call that has taken `parts` (account, slot, amount) and lacks the rest. usd: what all limits so far allow."""
+
+    __slots__ = ("ask", "done", "lacking", "latest_ns", "over", "parts", "usd")
+
+    def __init__(self, ask: Ask, lacking: list[Account], done: Callable[[Outcome], None]) -> None:
+        self.ask = ask
+        self.done = done
+        self.usd = ask.usd_most
+        self.lacking = lacking
+        self.parts: list[tuple[Account, int, int]] = []
+        self.latest_ns = 0
+        self.over = False

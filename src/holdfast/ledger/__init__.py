@@ -1,0 +1,1 @@
+"""Ledgers: what each limit has left, kept outside the process. One file per storage."""
