@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from holdfast.events.usage import Usage
-from holdfast.wire.anthropic_content import Block, ContentReader, read_text
+from holdfast.wire.anthropic_content import Block, ContentReader, text
 from holdfast.wire.call import Answer, ToolCall
 from holdfast.wire.request_body import NULL
 
@@ -62,8 +62,8 @@ class Message(Struct, gc=False):
     """A whole answer."""
 
     content: list[Block]
-    id: str = ""
-    model: str = ""
+    id: str | None = None
+    model: str | None = None
     stop_reason: str | None = None
     stop_details: StopDetails | None = None
     usage: Raw = NULL
@@ -75,22 +75,22 @@ _read_tokens = msgspec.json.Decoder(Tokens | None).decode
 def read_tokens(raw: Raw) -> Tokens | None:
     """None where nothing, or nonsense, was reported."""
     try:
-        return _read_tokens(raw)
+        tokens: Tokens | None = _read_tokens(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
+    return tokens
 
 
 def answer(message: Message, tokens: Tokens | None, complete: bool = True) -> Answer:
     """What the message says; raises what msgspec raises, or MalformedRequest, for blocks that are not what their type says."""
-    texts = [_text(block.text) for block in message.content if block.type == "text"]
+    said = "".join([text(block.text) for block in message.content if block.type == "text"])
     calls = tuple(_call(block) for block in message.content if block.type == "tool_use")
-    text = "".join(texts)
     return Answer(
-        model=message.model,
-        response_id=message.id,
-        text=text,
-        reasoning="\n\n".join(filter(None, (_text(block.thinking) for block in message.content if block.type == "thinking"))),
-        refusal=_refusal(message, text),
+        model=message.model or "",
+        response_id=message.id or "",
+        text=said,
+        reasoning="\n\n".join(filter(None, (text(block.thinking) for block in message.content if block.type == "thinking"))),
+        refusal=_refusal(message, said),
         tool_calls=calls,
         finish_reason=message.stop_reason or "",
         usage=tokens.usage() if tokens is not None else None,
@@ -99,15 +99,11 @@ def answer(message: Message, tokens: Tokens | None, complete: bool = True) -> An
     )
 
 
-def _refusal(message: Message, text: str) -> str:
+def _refusal(message: Message, said: str) -> str:
     if message.stop_reason != "refusal":
         return ""
-    return (message.stop_details and message.stop_details.explanation) or text or "refusal"
+    return (message.stop_details and message.stop_details.explanation) or said or "refusal"
 
 
 def _call(block: Block) -> ToolCall:
-    return ToolCall(_text(block.name), (bytes(block.input) or b"{}").decode(), _text(block.id))
-
-
-def _text(raw: Raw) -> str:
-    return read_text(raw) or "" if raw else ""
+    return ToolCall(text(block.name), (bytes(block.input) or b"{}").decode(), text(block.id))

@@ -35,7 +35,7 @@ class _Source(Struct, gc=False):
     content: Raw = Raw()
 
 
-read_text = msgspec.json.Decoder(str | None).decode
+_read_text = msgspec.json.Decoder(str | None).decode
 _read_content = msgspec.json.Decoder(Content).decode
 _read_source = msgspec.json.Decoder(_Source).decode
 
@@ -73,9 +73,9 @@ class ContentReader:
         for block in blocks:
             match block.type:
                 case "text":
-                    self._texts.append(self._text(block.text))
+                    self._texts.append(text(block.text, self._at))
                 case "tool_use":
-                    self._calls.append((self._text(block.name), bytes(block.input) or b"{}"))
+                    self._calls.append((text(block.name, self._at), bytes(block.input) or b"{}"))
                 case "tool_result" if depth < _DEEPEST:
                     self._nested(block.content, depth)
                 case "image" | "document" if depth < _DEEPEST:
@@ -106,8 +106,10 @@ class ContentReader:
         else:
             self._no_bound("a document that is not part of the request")
 
-    def _text(self, raw: Raw) -> str:
-        return checked(read_text, raw, self._at) or "" if raw else ""
-
     def _no_bound(self, reason: str) -> None:
         self.unbounded = self.unbounded or reason
+
+
+def text(raw: Raw, at: str = "") -> str:
+    """The text of a field; null and absent are empty. Raises MalformedRequest with `at` as the field."""
+    return checked(_read_text, raw, at) or "" if raw else ""

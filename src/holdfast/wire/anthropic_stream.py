@@ -5,7 +5,7 @@ from msgspec import Raw, Struct
 
 from holdfast.errors import MalformedRequest
 from holdfast.wire.anthropic_answer import Message, StopDetails, Tokens, answer, read_tokens
-from holdfast.wire.anthropic_content import Block
+from holdfast.wire.anthropic_content import Block, text
 from holdfast.wire.call import Answer
 from holdfast.wire.event_reader import EventReader
 from holdfast.wire.request_body import NULL
@@ -30,8 +30,8 @@ class _BlockStart(Struct, gc=False):
 
 
 class _Head(Struct, gc=False):
-    id: str = ""
-    model: str = ""
+    id: str | None = None
+    model: str | None = None
     usage: Raw = NULL
 
 
@@ -60,11 +60,13 @@ class _Open(Struct):
     pieces: list[str]
 
     def block(self) -> Block:
-        text = "".join(self.pieces)
-        if not text:
+        whole = "".join(self.pieces)
+        if not whole:
             return self.start
-        field, value = _FIELDS.get(self.start.type, "input"), text.encode("utf-8", "surrogatepass")
-        return msgspec.structs.replace(self.start, **{field: Raw(value if field == "input" else msgspec.json.encode(text))})
+        field = _FIELDS.get(self.start.type)
+        if field is None:
+            return msgspec.structs.replace(self.start, input=Raw(whole.encode()))
+        return msgspec.structs.replace(self.start, **{field: Raw(msgspec.json.encode(whole))})
 
 
 _FIELDS = {"text": "text", "thinking": "thinking"}
@@ -137,10 +139,10 @@ class AnthropicStreamReader(EventReader):
         block = event.content_block
         self._blocks[event.index] = _Open(block, [])
         if block.type not in _FIELDS:
-            self._count(bytes(block.name).decode())
-        elif len(block.text) > len('""') or len(block.thinking) > len('""'):
-            self._blocks[event.index] = _Open(block, [text := msgspec.json.decode(block.text or block.thinking, type=str)])
-            self._count(text)
+            self._count(text(block.name))
+        elif already := text(block.text or block.thinking):
+            self._blocks[event.index].pieces.append(already)
+            self._count(already)
 
     def _message_delta(self, event: _MessageDelta) -> None:
         self._stop = event.delta

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from holdfast.errors import MalformedRequest
 from holdfast.wire.sse import Event, Splitter
 
 
@@ -25,7 +26,7 @@ class EventReader:
         for event in events:
             try:
                 self._read(event)
-            except (msgspec.MsgspecError, ValueError, RecursionError):
+            except (msgspec.MsgspecError, ValueError, RecursionError, MalformedRequest):
                 continue
         return b"".join([event.raw for event in events]) if held or splitter.holding else data
 
@@ -33,7 +34,7 @@ class EventReader:
         return self._splitter.flush()
 
     def _read(self, event: Event) -> None:
-        """May raise what msgspec raises on data that is not of the format."""
+        """May raise what msgspec raises, or MalformedRequest, on data that is not of the format."""
         raise NotImplementedError
 
     def _count(self, text: str) -> None:

@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 from holdfast.wire.call import Answer
 from holdfast.wire.event_reader import EventReader
 from holdfast.wire.openai_responses_answer import UNREADABLE, Response, answer, read_items
-from holdfast.wire.openai_responses_item import Item
+from holdfast.wire.openai_responses_item import Item, text
 from holdfast.wire.request_body import NULL
 from holdfast.wire.sse import Event
 
@@ -114,7 +114,7 @@ class ResponsesStreamReader(EventReader):
     def _added(self, event: _ItemEvent) -> None:
         item = event.item
         if item.kind not in _SILENT:
-            self._count(bytes(item.name if item.name != NULL else b"").decode())
+            self._count(text(item.name))
         self._open[event.output_index] = _Open(item, "", [])
 
     def _begun(self) -> Response:
@@ -142,13 +142,13 @@ def _name(event: Event) -> bytes:
 
 
 def _as_item(unfinished: _Open) -> Item:
-    text = "".join(unfinished.pieces)
+    whole = "".join(unfinished.pieces)
     encode = msgspec.json.encode
     match unfinished.field:
         case "output_text" | "refusal" as kind:
-            raw = encode([{"type": kind, "text" if kind == "output_text" else kind: text}])
+            raw = encode([{"type": kind, "text" if kind == "output_text" else kind: whole}])
             return msgspec.structs.replace(unfinished.item, content=Raw(raw))
         case "summary" | "content" as field:
-            return msgspec.structs.replace(unfinished.item, **{field: Raw(encode([{"type": "summary_text", "text": text}]))})
+            return msgspec.structs.replace(unfinished.item, **{field: Raw(encode([{"type": "summary_text", "text": whole}]))})
         case field:
-            return msgspec.structs.replace(unfinished.item, **{field: Raw(encode(text))})
+            return msgspec.structs.replace(unfinished.item, **{field: Raw(encode(whole))})
