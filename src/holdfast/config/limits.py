@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import get_args
 
 from msgspec.structs import replace
@@ -85,7 +85,13 @@ def _marks(value: Value, unit: Unit, amount: int) -> tuple[int, ...]:
 
     def mark(text: str) -> int:
         percent = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,3})?) ?%", text)
-        reached = -int(-amount * Decimal(percent[1]) // 100) if percent else money(text) if unit == "usd" else count(text)
+        reached = (
+            int((amount * Decimal(percent[1]) / 100).to_integral_value(ROUND_CEILING))
+            if percent
+            else money(text)
+            if unit == "usd"
+            else count(text)
+        )
         if not 0 < reached <= amount:
             raise ValueError(f"expected a mark above zero and not above the limit, such as 80%, not {shown(text)}")
         return reached

@@ -1,0 +1,507 @@
+"""The configuration: what the file and the environment say arrives; what they get wrong is named with file, line, key and the way out."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.clock import SECOND
+from holdfast.config import Config, load, real_key_variables
+from holdfast.config.document import MAX_SIZE
+from holdfast.errors import ConfigError
+from holdfast.execution.upstream import Origin
+from holdfast.gateway.options import AgentOptions, Passthrough, ProviderOptions, Reply, Target, Timeouts
+from holdfast.money import NANO
+from holdfast.policy.limit import WATCH_ONLY, WINDOWS, Limit
+from holdfast.pricing import Rates
+
+NOW = 1_795_000_000 * SECOND
+KEYS = {"OPENAI_API_KEY": "sk-real-1", "ANTHROPIC_API_KEY": "sk-real-2", "SUPPORT_AGENT_KEY": "hf-support"}
+LOCAL = "providers: {local: {kind: compatible, base_url: 'http://127.0.0.1:9/v1'}}\n"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def loaded(text: str, environment: dict[str, str] | None = None) -> Config:
+    path = Path("holdfast.yaml")
+    path.write_text(text)
+    return load(path, KEYS if environment is None else environment)
+
+
+def errors(text: str, environment: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        loaded(text, environment)
+    return str(caught.value).splitlines()
+
+
+def provider(config: Config, name: str) -> ProviderOptions:
+    return next(provider for provider in config.gateway.providers if provider.name == name)
+
+
+def only_agent(config: Config) -> AgentOptions:
+    (agent,) = config.gateway.agents
+    return agent
+
+
+def test_no_file_and_an_empty_file_mean_the_same_defaults() -> None:
+    defaults = load(None, KEYS)
+    assert defaults == loaded("") == loaded("# nothing\n") == loaded("version: 1\n") == loaded("agents:\nlimits:\nproviders: {}\n")
+    assert [provider.name for provider in defaults.gateway.providers] == ["openai", "anthropic"]
+    assert defaults.gateway.agents == (AgentOptions(name="default"),)
+    assert defaults.gateway.limits == ()
+    assert defaults.warnings == ()
+
+
+def test_the_default_providers_go_to_their_own_hosts_with_their_own_keys() -> None:
+    config = load(None, KEYS)
+    openai, anthropic = provider(config, "openai"), provider(config, "anthropic")
+    assert (openai.origin, openai.prefix, openai.key) == (Origin("api.openai.com", 443, True), "/v1", "sk-real-1")
+    assert (anthropic.origin, anthropic.prefix, anthropic.key) == (Origin("api.anthropic.com", 443, True), "/v1", "sk-real-2")
+    assert openai.prices.rates("gpt-4o", NOW) is not None
+
+
+def test_the_contract_of_the_design_is_read_whole() -> None:
+    config = load(Path(__file__).parent / "contract.yaml", KEYS)
+    assert config.gateway.limits == (Limit(scope="all", unit="usd", amount=2000 * NANO, per_ns=WINDOWS["day"]),)
+    assert only_agent(config) == AgentOptions(
+        name="support",
+        key="hf-support",
+        routes={
+            "gpt-5.1": (Target("openai", "gpt-5.1"), Target("anthropic", "claude-sonnet-4-5"), Reply("We will answer by e-mail.")),
+            "*": (Target("openai", "*"),),
+        },
+        limits=(
+            Limit(scope="agent", unit="calls", amount=1000, per_ns=WINDOWS["hour"], owner="support"),
+            Limit(scope="agent", unit="usd", amount=500 * NANO, per_ns=WINDOWS["day"], owner="support", marks=(400 * NANO,)),
+            Limit(scope="interaction", unit="usd", amount=NANO // 2, per_ns=None, owner="support"),
+            Limit(scope="user", unit="usd", amount=5 * NANO, per_ns=WINDOWS["hour"], owner="support"),
+        ),
+        timeouts=Timeouts(connect_ns=5 * SECOND, first_token_ns=20 * SECOND, idle_ns=30 * SECOND, total_ns=120 * SECOND),
+        retries=type(only_agent(config).retries)(max=3),
+    )
+    local = provider(config, "local")
+    assert (local.origin, local.prefix, local.key, local.key_error) == (Origin("127.0.0.1", 11434, False), "/v1", "", "")
+    assert local.prices.rates("gpt-4o", NOW) == Rates(input=0, output=0)
+    assert provider(config, "anthropic").key_error.startswith(
+        "aws-secretsmanager:prod/agent/anthropic-key: the source aws-secretsmanager is not"
+    )
+
+
+def test_what_the_contract_asks_for_and_this_version_lacks_is_said() -> None:
+    config = load(Path(__file__).parent / "contract.yaml", KEYS)
+    said = [warning.split("contract.yaml:")[1].split(":")[:2] for warning in config.warnings]
+    assert said == [
+        ["7", " tools.crm"],
+        ["15", " agents.support.routes.gpt-5.1"],
+        ["15", " agents.support.routes.gpt-5.1"],
+        ["24", " agents.support.on_unavailable"],
+        ["28", " storage"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("limit: []\n", 'holdfast.yaml:1: limit: unknown key; did you mean "limits"?'),
+        (
+            "version: 1\nagents:\n  support:\n    limit:\n      - {usd: 1}\n",
+            'holdfast.yaml:4: agents.support.limit: unknown key; did you mean "limits"?',
+        ),
+        ("version: 2\n", 'holdfast.yaml:1: version: expected 1, the version of the file\'s format, not "2"'),
+        ("limits: [{usd: 5, pre: day}]\n", 'holdfast.yaml:1: limits[1].pre: unknown key; did you mean "per"?'),
+        ("limits:\n - {usd: 5}\n - {usd: 5, per: dya}\n", 'holdfast.yaml:3: limits[2].per: unknown window "dya"; did you mean "day"?'),
+        ("limits: [{usd: 5, scope: agnet}]\n", 'holdfast.yaml:1: limits[1].scope: unknown scope "agnet"; did you mean "agent"?'),
+        ("limits: [{usd: 5, scope: tool}]\n", "holdfast.yaml:1: limits[1].scope: limits on tools are not supported by this version"),
+        (
+            "limits: [{usd: 5, scope: user, per: run}]\n",
+            "holdfast.yaml:1: limits[1].scope: contradicts per: run, which counts each run in total",
+        ),
+        ("limits: [{per: day}]\n", "holdfast.yaml:1: limits[1]: a limit needs either usd or calls"),
+        ("limits: [{usd: 5, calls: 5}]\n", "holdfast.yaml:1: limits[1]: a limit needs either usd or calls"),
+        ("limits: [{usd: -5}]\n", 'holdfast.yaml:1: limits[1].usd: expected an amount of USD such as 0.50, not "-5"'),
+        ("limits: [{usd: .inf}]\n", 'holdfast.yaml:1: limits[1].usd: expected an amount of USD such as 0.50, not ".inf"'),
+        ("limits: [{usd: $5}]\n", 'holdfast.yaml:1: limits[1].usd: expected an amount of USD such as 0.50, not "$5"'),
+        ("limits: [{calls: 1.5}]\n", 'holdfast.yaml:1: limits[1].calls: expected a whole number, zero or more, not "1.5"'),
+        (
+            "limits: [{usd: 5, alert_at: 120%}]\n",
+            'holdfast.yaml:1: limits[1].alert_at: expected a mark above zero and not above the limit, such as 80%, not "120%"',
+        ),
+        ("limits: 5\n", "holdfast.yaml:1: limits: expected a list"),
+        ("limits: [5]\n", "holdfast.yaml:1: limits[1]: expected a section with keys"),
+        ("- a\n", "holdfast.yaml:1: expected a section with keys"),
+        ("limits: []\nlimits: []\n", "holdfast.yaml:2: limits: written twice, first on line 1"),
+        ("{[a]: b}\n", "holdfast.yaml:1: a key must be a single word"),
+        ("version: !!python/object:os.system 1\n", "holdfast.yaml:1: version: tags are not supported"),
+        ("providers: {openia: {}}\n", 'holdfast.yaml:1: providers.openia: needs a kind; did you mean "openai"?'),
+        ("providers: {x: {kind: opnai}}\n", 'holdfast.yaml:1: providers.x.kind: unknown kind "opnai"; did you mean "openai"?'),
+        ("providers: {x: {kind: compatible}}\n", "holdfast.yaml:1: providers.x: needs a base_url, such as http://127.0.0.1:8000/v1"),
+        ("providers: {simulated: }\n", "holdfast.yaml:1: providers.simulated: needs a base_url, such as http://127.0.0.1:8000/v1"),
+        (
+            "providers: {'a/b': {kind: openai}}\n",
+            'holdfast.yaml:1: providers.a/b: a name is made of letters, digits, dots, dashes and underscores, not "a/b"',
+        ),
+        (
+            "providers: {openai: {api_key: sk-proj-secret}}\n",
+            "holdfast.yaml:1: providers.openai.api_key: not a secret reference SOURCE:NAME such as env:OPENAI_API_KEY"
+            " (the secret itself never stands here); known here: env, file",
+        ),
+        (
+            "providers: {openai: {base_url: 'http://proxy.example.com/v1'}}\n",
+            "holdfast.yaml:1: providers.openai.base_url: http to proxy.example.com sends keys and prompts readable over the network;"
+            " use https, or set insecure: true",
+        ),
+        (
+            "providers: {openai: {base_url: ftp://x}}\n",
+            "holdfast.yaml:1: providers.openai.base_url: expected a URL such as https://api.example.com/v1",
+        ),
+        (
+            "providers: {openai: {base_url: 'https://me:sk-proj-1@example.com'}}\n",
+            "holdfast.yaml:1: providers.openai.base_url: a base URL has no user, no query and no fragment; a key belongs into api_key",
+        ),
+        (
+            "providers: {openai: {prices: {gpt-4o: {input_per_million: 1}}}}\n",
+            "holdfast.yaml:1: providers.openai.prices.gpt-4o: needs output_per_million; write 0 for what is free",
+        ),
+        (
+            "providers: {openai: {prices: {'*': {per_call: 1}, gpt-4o: {per_call: 2}}}}\n",
+            'holdfast.yaml:1: providers.openai.prices.gpt-4o: never used: "*" stands before it and matches the same names',
+        ),
+        (
+            "providers: {openai: {passthrough: [{path: v1/files}]}}\n",
+            'holdfast.yaml:1: providers.openai.passthrough[1].path: expected a path such as "/v1/files*", not "v1/files"',
+        ),
+        (
+            "providers: {openai: {passthrough: [{price_per_call: 0}]}}\n",
+            'holdfast.yaml:1: providers.openai.passthrough[1]: needs a path, such as "/v1/files*"',
+        ),
+        (
+            "agents: {a: {routes: {x: [opena/x]}}}\n",
+            'holdfast.yaml:1: agents.a.routes.x[1]: unknown provider "opena"; did you mean "openai"?',
+        ),
+        (
+            "agents: {a: {routes: {x: [gpt-4o]}}}\n",
+            'holdfast.yaml:1: agents.a.routes.x[1]: expected provider/model, or provider/* for the model that was asked for, not "gpt-4o"',
+        ),
+        ("agents: {a: {routes: {x: []}}}\n", 'holdfast.yaml:1: agents.a.routes.x: needs at least one target, such as "openai/*"'),
+        (
+            "agents: {a: {routes: {x: [{reply: hi}, openai/x]}}}\n",
+            "holdfast.yaml:1: agents.a.routes.x: targets after a reply are never tried",
+        ),
+        (
+            "agents: {a: {routes: {x: [{replay: hi}]}}}\n",
+            'holdfast.yaml:1: agents.a.routes.x[1].replay: unknown key; did you mean "reply"?',
+        ),
+        ("agents: {a: {routes: {x: [{reply: ''}]}}}\n", "holdfast.yaml:1: agents.a.routes.x[1]: needs the text of a reply"),
+        (
+            "agents: {a: {routes: {gpt-*: [openai/x]}}}\n",
+            'holdfast.yaml:1: agents.a.routes.gpt-*: a route is for one model name, or "*" for any other;'
+            " wildcards within a name are not supported",
+        ),
+        ("agents: {a: {key: env:NOPE}}\n", "holdfast.yaml:1: agents.a.key: env:NOPE: the environment variable NOPE is not set"),
+        (
+            "agents: {a: {key: env:OPENAI_API_KEY}, b: {key: env:OPENAI_API_KEY}}\n",
+            "holdfast.yaml:1: agents.b: has the same key as the agent a; the key is what tells them apart",
+        ),
+        (
+            "agents: {a: {timeouts: {connect: 5}}}\n",
+            'holdfast.yaml:1: agents.a.timeouts.connect: expected a duration such as 500ms, 5s, 2m, 1h or 90d, not "5"',
+        ),
+        ("agents: {a: {timeouts: {conect: 5s}}}\n", 'holdfast.yaml:1: agents.a.timeouts.conect: unknown key; did you mean "connect"?'),
+        ("agents: {a: {retries: {max: 1000}}}\n", "holdfast.yaml:1: agents.a.retries.max: expected at most 100 retries, not 1000"),
+        (
+            "agents: {a: {content: hash}}\n",
+            "holdfast.yaml:1: agents.a.content: content: hash is not supported by this version; use off, or full",
+        ),
+        (
+            "agents: {a: {on_unavailable: que}}\n",
+            'holdfast.yaml:1: agents.a.on_unavailable: expected queue or refuse, not "que"; did you mean "queue"?',
+        ),
+        ("agents: {a: [1]}\n", "holdfast.yaml:1: agents.a: expected a section with keys"),
+        ("rules: [{metric: errors}]\n", "holdfast.yaml:1: rules[1]: alert rules are not supported by this version"),
+        ("channels: {ops: {kind: slack}}\n", "holdfast.yaml:1: channels.ops: alert channels are not supported by this version"),
+        (
+            "storage: {retention: 90 days}\n",
+            'holdfast.yaml:1: storage.retention: expected a duration such as 500ms, 5s, 2m, 1h or 90d, not "90 days"',
+        ),
+        ("storage: {max_size: 20}\n", 'holdfast.yaml:1: storage.max_size: expected a size such as 500MB or 20GB, not "20"'),
+        ("version: 1\nlimits: [\n", "holdfast.yaml:3: not valid YAML: expected the node content, but found '<stream end>'"),
+        ("a: b: c\n", "holdfast.yaml:1: not valid YAML: mapping values are not allowed here"),
+        ("--- 1\n--- 2\n", "holdfast.yaml:2: not valid YAML: but found another document"),
+    ],
+)
+def test_a_mistake_is_named_with_file_line_key_and_the_way_out(text: str, message: str) -> None:
+    assert errors(text)[0] == message
+
+
+def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file() -> None:
+    found = errors("limits: [{usd: x}]\nagents:\n  a: {kye: env:X}\nversion: 3\n", {"API_CALL_BUDGET_PER_HOUR": "many"})
+    assert [message.split(": ")[0] for message in found] == [
+        "holdfast.yaml:1",
+        "holdfast.yaml:3",
+        "holdfast.yaml:4",
+        "API_CALL_BUDGET_PER_HOUR",
+    ]
+
+
+def test_a_file_that_is_not_there_or_not_text_is_named() -> None:
+    Path("folder").mkdir()
+    Path("binary.yaml").write_bytes(b"\xff\xfe\x00")
+    Path("large.yaml").write_text("#" * (MAX_SIZE + 1))
+    for name, message in [
+        ("missing.yaml", "missing.yaml: cannot be read: No such file or directory"),
+        ("folder", "folder: cannot be read: Is a directory"),
+        ("binary.yaml", "binary.yaml: not UTF-8 text at byte 0"),
+        ("large.yaml", "large.yaml: longer than 256 KiB"),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            load(Path(name), {})
+        assert str(caught.value) == message
+
+
+def test_a_byte_order_mark_is_no_mistake() -> None:
+    assert loaded("\ufeffversion: 1\n") == loaded("")
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "[" * 20_000,
+        "a: " + "{b: " * 5_000,
+        "x: &a [" + "1," * 100 + "]\nlimits: [" + "*a, " * 5_000 + "]\n",
+        "agents:\n  a0: &a {limits: &l [" + "{usd: 1}, " * 1_000 + "]}\n" + "".join(f"  a{n}: *a\n" for n in range(1, 1_000)),
+        "agents: &a\n  x: {routes: *a}\n",
+        "%YAML 1." + "9" * 10_000 + "\n---\na: 1\n",
+        '"\\UFFFFFFFF": 1\n',
+        "limits: [{usd: 1" + "0" * 10_000 + "}]\n",
+        "limits: [{usd: 1e999999999}]\n",
+    ],
+    ids=range(9),
+)
+def test_a_hostile_file_ends_in_an_error(bomb: str) -> None:
+    assert errors(bomb)
+
+
+def test_an_alias_is_read_where_it_is_used() -> None:
+    config = loaded("agents:\n  a: {limits: &l [{usd: 1}], key: env:OPENAI_API_KEY}\n  b: {limits: *l}\n")
+    assert [agent.limits[0].owner for agent in config.gateway.agents] == ["a", "b"]
+
+
+WORDS = re.findall(
+    r"\S+",
+    "version providers openai local kind base_url api_key prices passthrough path limits usd calls per scope alert_at agents a routes *"
+    " reply key timeouts connect retries max content tools headers rules channels storage retention",
+)
+
+yaml_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=10)
+    | st.sampled_from(["5s", "80%", "env:X", "openai/*", "day"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(WORDS) | st.text(max_size=5),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=30,
+)
+
+
+@given(value=yaml_values)
+def test_any_structure_is_read_or_ends_in_a_config_error(value: object) -> None:
+    _read_or_config_error(yaml.safe_dump(value, allow_unicode=True))
+
+
+@given(text=st.text() | st.text(alphabet="{}[]:,-*&!%|>?@`'\"#\n \tab1"))
+def test_any_text_is_read_or_ends_in_a_config_error(text: str) -> None:
+    _read_or_config_error(text)
+
+
+def _read_or_config_error(text: str) -> None:
+    path = Path("any.yaml")
+    path.write_text(text, "utf-8", "surrogatepass")
+    try:
+        load(path, {})
+    except ConfigError as error:
+        assert str(error).startswith("any.yaml")
+
+
+def test_money_is_exact() -> None:
+    (limit,) = loaded("limits: [{usd: 0.1}]").gateway.limits
+    assert limit.amount == 100_000_000
+
+
+@pytest.mark.parametrize(
+    ("written", "scope", "per_ns"),
+    [
+        ("per: minute", "all", 60 * SECOND),
+        ("per: month", "all", 30 * 86_400 * SECOND),
+        ("per: total", "all", None),
+        ("scope: all", "all", None),
+        ("per: run", "run", None),
+        ("per: interaction", "interaction", None),
+        ("per: user", "user", None),
+        ("per: hour, scope: agent", "agent", 3600 * SECOND),
+        ("per: run, scope: run", "run", None),
+    ],
+)
+def test_what_a_limit_counts_and_over_which_window(written: str, scope: str, per_ns: int | None) -> None:
+    (limit,) = loaded(f"limits: [{{calls: 5, {written}}}]").gateway.limits
+    assert (limit.scope, limit.per_ns, limit.owner) == (scope, per_ns, "")
+
+
+@pytest.mark.parametrize(
+    ("written", "marks"),
+    [
+        ("{usd: 10, alert_at: 80%}", (8 * NANO,)),
+        ("{usd: 10, alert_at: 4.5}", (9 * NANO // 2,)),
+        ("{usd: 10, alert_at: [50%, 90%]}", (5 * NANO, 9 * NANO)),
+        ("{calls: 3, alert_at: 50%}", (2,)),
+        ("{calls: 3, alert_at: 3}", (3,)),
+    ],
+)
+def test_marks_are_shares_or_amounts(written: str, marks: tuple[int, ...]) -> None:
+    (limit,) = loaded(f"limits: [{written}]").gateway.limits
+    assert limit.marks == marks
+
+
+def test_limits_that_count_the_same_become_the_smallest_with_every_mark() -> None:
+    (limit,) = loaded("limits: [{usd: 10, alert_at: 80%}, {usd: 5, alert_at: 80%}]").gateway.limits
+    assert (limit.amount, limit.marks) == (5 * NANO, (4 * NANO, 8 * NANO))
+
+
+def test_the_checklists_variables_limit_calls_and_watch_costs() -> None:
+    limits = load(None, {"API_CALL_BUDGET_PER_HOUR": "1000", "COST_THRESHOLD_ALERT": "500"}).gateway.limits
+    assert limits == (
+        Limit(scope="all", unit="calls", amount=1000, per_ns=WINDOWS["hour"]),
+        Limit(scope="all", unit="usd", amount=WATCH_ONLY, per_ns=WINDOWS["month"], marks=(500 * NANO,)),
+    )
+    assert [limit.binding for limit in limits] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("API_CALL_BUDGET_PER_HOUR", "-1", 'API_CALL_BUDGET_PER_HOUR: expected a whole number, zero or more, not "-1"'),
+        ("COST_THRESHOLD_ALERT", "much", 'COST_THRESHOLD_ALERT: expected an amount of USD such as 0.50, not "much"'),
+        ("COST_THRESHOLD_ALERT", "0", "COST_THRESHOLD_ALERT: expected an amount of USD above zero"),
+        ("OPENAI_BASE_URL", "nonsense", "OPENAI_BASE_URL: expected a URL such as https://api.example.com/v1"),
+    ],
+)
+def test_a_wrong_variable_is_named(variable: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(None, {variable: value})
+    assert str(caught.value) == message
+
+
+def test_empty_variables_are_as_good_as_none() -> None:
+    assert load(None, {"API_CALL_BUDGET_PER_HOUR": "", "COST_THRESHOLD_ALERT": " ", "OPENAI_BASE_URL": ""}).gateway.limits == ()
+
+
+def test_the_sdks_variables_point_the_default_providers_elsewhere() -> None:
+    config = load(None, KEYS | {"OPENAI_BASE_URL": "https://proxy.example.com/openai/v1/", "ANTHROPIC_BASE_URL": "http://[::1]:9000"})
+    openai, anthropic = provider(config, "openai"), provider(config, "anthropic")
+    assert (openai.origin, openai.prefix, openai.key) == (Origin("proxy.example.com", 443, True), "/openai/v1", "sk-real-1")
+    assert (anthropic.origin, anthropic.prefix, anthropic.key) == (Origin("::1", 9000, False), "/v1", "sk-real-2")
+    assert provider(loaded("providers: {openai: {}}", {"OPENAI_BASE_URL": "http://127.0.0.1:1"}), "openai").origin.host == "api.openai.com"
+
+
+@pytest.mark.parametrize(
+    ("url", "prefix"), [("https://x.example", "/v1"), ("https://x.example/v1/", "/v1"), ("https://x.example/a", "/a/v1")]
+)
+def test_anthropics_base_url_is_taken_with_or_without_its_version(url: str, prefix: str) -> None:
+    assert provider(loaded(f"providers: {{anthropic: {{base_url: '{url}'}}}}"), "anthropic").prefix == prefix
+
+
+def test_openai_at_another_host_is_spoken_to_as_compatible_and_priced_by_name() -> None:
+    own, foreign = (
+        provider(loaded(f"providers: {{openai: {written}}}"), "openai") for written in ("{}", "{base_url: 'https://x.example/v1'}")
+    )
+    assert (own.kind.modern, foreign.kind.modern) == (True, False)
+    assert foreign.prices.rates("gpt-4o", NOW) == own.prices.rates("gpt-4o", NOW)
+
+
+def test_a_key_from_the_environment_is_not_sent_to_a_host_that_only_the_file_names() -> None:
+    foreign = provider(loaded("providers: {openai: {base_url: 'https://x.example/v1'}}"), "openai")
+    named = provider(loaded("providers: {openai: {base_url: 'https://x.example/v1', api_key: env:OPENAI_API_KEY}}"), "openai")
+    assert (foreign.key, foreign.key_error) == ("", "")
+    assert named.key == "sk-real-1"
+
+
+def test_a_missing_key_is_no_error_until_it_is_needed() -> None:
+    config = load(None, {})
+    assert provider(config, "openai").key_error == (
+        "set OPENAI_API_KEY in Holdfast's environment, or name another secret as providers.openai.api_key"
+    )
+    assert provider(loaded("providers: {x: {kind: openai, api_key: env:MISSING}}"), "x").key_error == (
+        "env:MISSING: the environment variable MISSING is not set"
+    )
+    assert provider(load(None, {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}), "openai").key_error == ""
+
+
+def test_a_route_that_no_key_opens_is_an_error_and_a_closed_fallback_a_warning() -> None:
+    route = "agents: {a: {routes: {x: [openai/x]}}}"
+    assert errors(route, {})[0].startswith("holdfast.yaml:1: agents.a.routes.x: no key for openai: set OPENAI_API_KEY")
+    both = LOCAL.replace("{local:", "{openai: {}, local:") + "agents: {a: {routes: {x: [openai/x, local/x]}}}"
+    assert [warning.split(": ", 2)[2].split(":")[0] for warning in loaded(both, {}).warnings] == ["no key for openai, which is skipped"]
+
+
+def test_an_oauth_token_of_anthropic_stands_in_for_a_key() -> None:
+    assert provider(load(None, {"ANTHROPIC_AUTH_TOKEN": "sk-ant-oat01-x"}), "anthropic").key == "sk-ant-oat01-x"
+
+
+def test_prices_and_passthrough_of_a_provider() -> None:
+    config = loaded(
+        "providers:\n"
+        "  openai:\n"
+        "    prices:\n"
+        "      my-model: {input_per_million: 2, output_per_million: 8, cached_input_per_million: 0.5, cache_write_per_million: 3}\n"
+        "      image-*: {per_call: 0.04}\n"
+        "    passthrough: [{path: '/v1/files*', price_per_call: 0}, {path: /v1/batches}]\n"
+    )
+    openai = provider(config, "openai")
+    assert openai.prices.rates("my-model", NOW) == Rates(
+        input=2 * NANO, output=8 * NANO, cached_input=NANO // 2, cache_write=3 * NANO, cache_write_short=3 * NANO
+    )
+    assert openai.prices.rates("image-1", NOW) == Rates(input=0, output=0, per_call=NANO // 25)
+    assert openai.prices.rates("gpt-4o", NOW) is not None
+    assert openai.passthrough == (Passthrough(path="/v1/files*", price=0), Passthrough(path="/v1/batches", price=None))
+
+
+def test_the_simulated_provider_needs_no_key_and_no_price() -> None:
+    simulated = provider(loaded("providers: {sim: {kind: simulated, base_url: 'http://127.0.0.1:8099'}}"), "sim")
+    assert (simulated.prefix, simulated.key_error) == ("/v1", "")
+    assert simulated.prices.rates("sim-ok", NOW) == Rates(input=NANO, output=4 * NANO)
+
+
+def test_named_agents_stand_alone_so_that_leaving_out_the_key_is_no_way_around_them() -> None:
+    assert [agent.name for agent in loaded("agents: {support: {key: env:SUPPORT_AGENT_KEY}}").gateway.agents] == ["support"]
+
+
+def test_no_secret_is_shown_by_the_configuration() -> None:
+    config = load(Path(__file__).parent / "contract.yaml", KEYS)
+    assert not any(value in repr(config) for value in KEYS.values())
+    assert config.secrets == {"sk-real-1", "hf-support"}
+
+
+def test_every_variable_that_holds_a_real_key_is_known() -> None:
+    variables = real_key_variables(loaded("providers: {x: {kind: openai, api_key: env:TEAM_KEY}}", {"TEAM_KEY": "k"}))
+    assert variables >= {
+        "TEAM_KEY",
+        "OPENAI_API_KEY",
+        "ANTHROPIC_API_KEY",
+        "ANTHROPIC_AUTH_TOKEN",
+        "AZURE_OPENAI_API_KEY",
+        "GEMINI_API_KEY",
+    }
+    assert "SUPPORT_AGENT_KEY" not in real_key_variables(load(Path(__file__).parent / "contract.yaml", KEYS))
