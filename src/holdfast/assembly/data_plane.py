@@ -71,11 +71,14 @@ class DataPlane(Struct, frozen=True, kw_only=True):
 
 async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Listen, hooks: Hooks = Hooks()) -> DataPlane:  # noqa: B008 - frozen
     """Start a gateway; raises StorageError, or OSError when the address cannot be had."""
+    _make_private_folder(data_dir)
     clock = SystemClock()
     holder = secrets.token_hex(6)
     executor = ThreadPoolExecutor(1, "holdfast-journal")
     journal = Journal(data_dir, holder, clock, executor)
     recorder = hooks.recorder(journal)
+    for provider in options.providers:  # price lists load on first use; the first call must not wait for them
+        provider.prices.rates("", clock.wall_ns())
     ledger = SqliteLedger(data_dir / "ledger.sqlite", holder, clock, asyncio.get_running_loop().call_soon_threadsafe)
     limiter = Limiter(ledger, clock, _mark_recorder(recorder, clock))
     client = Client(ClientOptions(), clock)
@@ -92,10 +95,25 @@ async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Liste
         bits=source.getrandbits,
         limit_refused=hooks.limit_refused,
     )
-    server = await serve(Gateway(parts), listen.host, listen.port, ServerOptions(), clock, reuse_port=listen.reuse_port, sock=listen.sock)
+    try:
+        server = await serve(
+            Gateway(parts), listen.host, listen.port, ServerOptions(), clock, reuse_port=listen.reuse_port, sock=listen.sock
+        )
+    except OSError:
+        ledger.close()
+        executor.shutdown()
+        raise
     return DataPlane(
         server=server, recorder=recorder, _client=client, _limiter=limiter, _ledger=ledger, _journal=journal, _executor=executor
     )
+
+
+def _make_private_folder(path: Path) -> None:
+    """What lies there (prompts, what was spent) is this user's alone."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"the data directory {path} cannot be made: {error.strerror}; name another with --data-dir") from error
 
 
 def _mark_recorder(recorder: Recorder, clock: SystemClock) -> Callable[[Limit, str, int, int], None]:

@@ -157,6 +157,8 @@ class Attempt:
     def _stream_data(self, stream: StreamReader, data: bytes) -> None:
         result = self.result
         passed = stream.feed(data)
+        if stream.committed and result.first_token_ns is None:
+            result.first_token_ns = self._clock.monotonic_ns()
         if stream.ended or stream.error is not None:
             self._pieces.append(passed)
             if stream.ended:
@@ -170,7 +172,6 @@ class Attempt:
         self._pieces.append(passed)
         if stream.committed:
             result.committed = True
-            result.first_token_ns = self._clock.monotonic_ns()
             self._wait("idle", self._options.idle_ns)
             held, self._pieces = b"".join(self._pieces), []
             self._listener.attempt_committed(result.status, result.headers, held)
