@@ -375,8 +375,11 @@ def test_marks_are_shares_or_amounts(written: str, marks: tuple[int, ...]) -> No
     assert limit.marks == marks
 
 
-def test_limits_that_count_the_same_become_the_smallest_with_every_mark() -> None:
-    (limit,) = loaded("limits: [{usd: 10, alert_at: 80%}, {usd: 5, alert_at: 80%}]").gateway.limits
+@pytest.mark.parametrize(
+    "written", ["{usd: 10, alert_at: 80%}, {usd: 5, alert_at: 80%}", "{usd: 5, alert_at: 80%}, {usd: 10, alert_at: 80%}"]
+)
+def test_limits_that_count_the_same_become_the_smallest_with_every_mark(written: str) -> None:
+    (limit,) = loaded(f"limits: [{written}]").gateway.limits
     assert (limit.amount, limit.marks) == (5 * NANO, (4 * NANO, 8 * NANO))
 
 
@@ -421,6 +424,15 @@ def test_the_sdks_variables_point_the_default_providers_elsewhere() -> None:
 )
 def test_anthropics_base_url_is_taken_with_or_without_its_version(url: str, prefix: str) -> None:
     assert provider(loaded(f"providers: {{anthropic: {{base_url: '{url}'}}}}"), "anthropic").prefix == prefix
+
+
+def test_the_path_of_any_other_base_url_is_taken_as_it_is() -> None:
+    assert provider(loaded("providers: {x: {kind: compatible, base_url: 'https://x.example/api/'}}"), "x").prefix == "/api"
+
+
+def test_http_to_another_machine_is_allowed_where_the_file_says_so() -> None:
+    written = "providers: {x: {kind: compatible, base_url: 'http://models.lan:8000', insecure: true}}"
+    assert provider(loaded(written), "x").origin == Origin("models.lan", 8000, False)
 
 
 def test_openai_at_another_host_is_spoken_to_as_compatible_and_priced_by_name() -> None:
@@ -482,6 +494,13 @@ def test_the_simulated_provider_needs_no_key_and_no_price() -> None:
     simulated = provider(loaded("providers: {sim: {kind: simulated, base_url: 'http://127.0.0.1:8099'}}"), "sim")
     assert (simulated.prefix, simulated.key_error) == ("/v1", "")
     assert simulated.prices.rates("sim-ok", NOW) == Rates(input=NANO, output=4 * NANO)
+
+
+def test_prices_of_the_file_go_before_those_that_a_provider_brings() -> None:
+    written = "providers: {sim: {kind: simulated, base_url: 'http://127.0.0.1:8099', prices: {sim-ok: {per_call: 1}}}}"
+    prices = provider(loaded(written), "sim").prices
+    assert prices.rates("sim-ok", NOW) == Rates(input=0, output=0, per_call=NANO)
+    assert prices.rates("sim-slow-5", NOW) == Rates(input=NANO, output=4 * NANO)
 
 
 def test_named_agents_stand_alone_so_that_leaving_out_the_key_is_no_way_around_them() -> None:

@@ -83,7 +83,7 @@ def test_a_secret_is_shown_by_nothing_but_reveal() -> None:
     ],
 )
 def test_an_error_names_the_reference_and_the_way_out(reference: str, message: str) -> None:
-    assert error_of(reference, secrets(EMPTY=" \n", BROKEN="a\r\nx-evil: 1")) == message
+    assert error_of(reference, secrets(EMPTY=" \n", BROKEN="a\r\nx-evil:1")) == message
 
 
 @pytest.mark.parametrize("literal", [VALUE, f"{VALUE}:more", f"Bearer {VALUE}", f":{VALUE}", "https://user:sk-proj-1@host"])
