@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from holdfast.errors import MalformedRequest
-from holdfast.testing.simulated_provider.answer import Answer, Reply, Streamed, ToolUse, json_tokens
+from holdfast.testing.simulated_provider.answer import Answer, Reply, Streamed, ToolUse, json_tokens, logprobs
 from holdfast.testing.simulated_provider.errors import error_body
 from holdfast.testing.simulated_provider.prompt import MEDIA, MESSAGE, OfferedTool, Prompt, Text, count_json, decode, require_positive
 
@@ -173,8 +173,8 @@ def _choice(reply: Reply, index: int) -> dict[str, object]:
         message["reasoning_content"] = answer.reasoning
     if answer.calls:
         message["tool_calls"] = [_call(call, reply, index, at) for at, call in enumerate(answer.calls)]
-    logprobs = _logprobs(json_tokens(answer.text)) if reply.prompt.logprobs and answer.text else None
-    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": _finish(answer)}
+    likely = _logprobs(answer.text) if reply.prompt.logprobs and answer.text else None
+    return {"index": index, "message": message, "logprobs": likely, "finish_reason": _finish(answer)}
 
 
 def _call(call: ToolUse, reply: Reply, index: int, at: int) -> dict[str, object]:
@@ -184,14 +184,8 @@ def _call(call: ToolUse, reply: Reply, index: int, at: int) -> dict[str, object]
     return {"id": identifier, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _logprobs(tokens: tuple[bytes, ...]) -> dict[str, object]:
-    """Certain about most tokens, in doubt about every seventh."""
-    content = []
-    for at, token in enumerate(tokens):
-        said = msgspec.json.decode(token, type=str)
-        logprob = -0.7 if at % 7 == 6 else -0.05
-        content.append({"token": said, "logprob": logprob, "bytes": list(said.encode("utf-8", "replace")), "top_logprobs": []})
-    return {"content": content, "refusal": None}
+def _logprobs(text: str) -> dict[str, object]:
+    return {"content": logprobs(text), "refusal": None}
 
 
 def _finish(answer: Answer) -> str:
@@ -226,13 +220,13 @@ def streamed(reply: Reply) -> Streamed:
     head = b"data: " + head[:-1]
     tail = b"}\n\n" if not reply.prompt.usage_in_stream else b',"usage":null}\n\n'
 
-    def chunk(index: int, delta: bytes, finish: bytes = b"null", logprobs: bytes = b"null") -> bytes:
-        return b'%b,"choices":[{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b}]%b' % (head, index, delta, logprobs, finish, tail)
+    def chunk(index: int, delta: bytes, finish: bytes = b"null", likely: bytes = b"null") -> bytes:
+        return b'%b,"choices":[{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b}]%b' % (head, index, delta, likely, finish, tail)
 
     def pieces() -> Iterator[tuple[bytes, int]]:
         for index, answer in enumerate(reply.answers):
-            for delta, tokens, logprobs in _deltas(reply, index):
-                yield chunk(index, delta, logprobs=logprobs), tokens
+            for delta, tokens, likely in _deltas(reply, index):
+                yield chunk(index, delta, likely=likely), tokens
             yield chunk(index, b"{}", finish=b'"%b"' % _finish(answer).encode()), 0
 
     def closing() -> bytes:
@@ -250,7 +244,7 @@ def _deltas(reply: Reply, index: int) -> Iterator[tuple[bytes, int, bytes]]:
         yield b'{"reasoning_content":%b}' % token, 1, b"null"
     form = b'{"refusal":%b}' if answer.refused else b'{"content":%b}'
     for token in json_tokens(answer.text):
-        yield form % token, 1, _encode(_logprobs((token,))) if reply.prompt.logprobs else b"null"
+        yield form % token, 1, _encode(_logprobs(msgspec.json.decode(token, type=str))) if reply.prompt.logprobs else b"null"
     for at, call in enumerate(answer.calls):
         first = {**_call(msgspec.structs.replace(call, arguments=""), reply, index, at), "index": at}
         yield b'{"tool_calls":[%b]}' % _encode(first), len(json_tokens(call.name)), b"null"

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from holdfast.errors import MalformedRequest
-from holdfast.testing.simulated_provider.answer import Answer, Reply, ToolUse
+from holdfast.testing.simulated_provider.answer import Answer, Reply, ToolUse, logprobs
 from holdfast.testing.simulated_provider.prompt import MEDIA, MESSAGE, OfferedTool, Prompt, Text, count_json, decode, require_positive
 
 _JSON_OBJECT = {"type": "object", "properties": {"reply": {"type": "string"}}, "required": ["reply"]}
@@ -219,7 +219,7 @@ def items(reply: Reply) -> list[tuple[Json, str]]:
     if answer.reasoning:
         found.append((_reasoning_item(answer, number), answer.reasoning))
     if answer.text or not (answer.calls or answer.reasoning):
-        found.append((_message_item(answer, number, logprobs=reply.prompt.logprobs), answer.text))
+        found.append((_message_item(answer, number, likely=reply.prompt.logprobs), answer.text))
     found += [(_call_item(call, number, at), call.arguments) for at, call in enumerate(answer.calls)]
     return found
 
@@ -229,28 +229,22 @@ def _reasoning_item(answer: Answer, number: int) -> Json:
     return {"id": f"rs_sim{number}", "type": "reasoning", "summary": summary, "encrypted_content": "c2lt"}
 
 
-def _message_item(answer: Answer, number: int, *, logprobs: bool) -> Json:
+def _message_item(answer: Answer, number: int, *, likely: bool) -> Json:
     status = "incomplete" if answer.cut else "completed"
     return {
         "id": f"msg_sim{number}",
         "type": "message",
         "role": "assistant",
         "status": status,
-        "content": [part(answer, logprobs=logprobs)],
+        "content": [part(answer, likely=likely)],
     }
 
 
-def part(answer: Answer, *, logprobs: bool) -> Json:
+def part(answer: Answer, *, likely: bool) -> Json:
     """The content part of a message."""
     if answer.refused:
         return {"type": "refusal", "refusal": answer.text}
-    return {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": token_logprobs(answer.text) if logprobs else []}
-
-
-def token_logprobs(text: str) -> list[Json]:
-    """The same doubt about every token."""
-    tokens = (text[at : at + 4] for at in range(0, len(text), 4))
-    return [{"token": token, "logprob": -0.05, "bytes": list(token.encode("utf-8", "replace")), "top_logprobs": []} for token in tokens]
+    return {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": logprobs(answer.text) if likely else []}
 
 
 def _call_item(call: ToolUse, number: int, at: int) -> Json:

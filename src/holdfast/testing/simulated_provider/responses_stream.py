@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from holdfast.testing.simulated_provider.answer import Answer, Reply, Streamed, json_tokens
-from holdfast.testing.simulated_provider.responses import Json, completed, items, part, response, token_logprobs
+from holdfast.testing.simulated_provider.answer import Answer, Reply, Streamed, json_tokens, logprobs
+from holdfast.testing.simulated_provider.responses import Json, completed, items, part, response
 
 _encode = msgspec.json.encode
 
@@ -49,15 +49,14 @@ class _Events:
 
     def _message(self, index: int, item: Json, text: str) -> Iterator[tuple[bytes, int]]:
         place = {"item_id": item["id"], "output_index": index, "content_index": 0}
-        refused, logprobs = self._answer.refused, self._reply.prompt.logprobs
-        empty = part(Answer(refused=refused), logprobs=False)
+        refused, likely = self._answer.refused, self._reply.prompt.logprobs
+        empty = part(Answer(refused=refused), likely=False)
         added = self._event("response.output_item.added", output_index=index, item={**item, "status": "in_progress", "content": []})
         yield added + self._event("response.content_part.added", **place, part=empty), 0
         kind = "response.refusal" if refused else "response.output_text"
-        extra = "logprobs" if logprobs else "" if refused else "no logprobs"
-        yield from self._tokens(f"{kind}.delta", place, text, extra)
-        said: Json = {"refusal": text} if refused else {"text": text, "logprobs": token_logprobs(text) if logprobs else []}
-        whole = part(self._answer, logprobs=logprobs)
+        yield from self._tokens(f"{kind}.delta", place, text, None if refused else likely)
+        said: Json = {"refusal": text} if refused else {"text": text, "logprobs": logprobs(text) if likely else []}
+        whole = part(self._answer, likely=likely)
         done = self._event(f"{kind}.done", **place, **said) + self._event("response.content_part.done", **place, part=whole)
         yield done + self._event("response.output_item.done", output_index=index, item=item), 0
 
@@ -82,12 +81,12 @@ class _Events:
         done = self._event(f"{kind}.done", **place, **{field: text})
         yield done + self._event("response.output_item.done", output_index=index, item=item), 0
 
-    def _tokens(self, kind: str, place: Json, text: str, logprobs: str = "") -> Iterator[tuple[bytes, int]]:
-        """Deltas, assembled by hand: they are nearly all of a stream. logprobs: "", "no logprobs" (an empty list) or "logprobs"."""
+    def _tokens(self, kind: str, place: Json, text: str, likely: bool | None = None) -> Iterator[tuple[bytes, int]]:
+        """Deltas, assembled by hand: they are nearly all of a stream. likely: with log-probabilities, with none, or (None) no such field."""
         head = b'event: %b\ndata: {"type":"%b",%b,' % (kind.encode(), kind.encode(), _encode(place)[1:-1])
         for token in json_tokens(text):
             self._number += 1
-            extra = b',"logprobs":[]' if logprobs else b""
-            if logprobs == "logprobs":
-                extra = b',"logprobs":%b' % _encode(token_logprobs(msgspec.json.decode(token, type=str)))
+            extra = b"" if likely is None else b',"logprobs":[]'
+            if likely:
+                extra = b',"logprobs":%b' % _encode(logprobs(msgspec.json.decode(token, type=str)))
             yield b'%b"delta":%b,"sequence_number":%d%b}\n\n' % (head, token, self._number, extra), 1

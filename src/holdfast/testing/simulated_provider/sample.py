@@ -21,6 +21,9 @@ _FORMATS = {
     "uuid": "00000000-0000-4000-8000-000000000000",
 }
 
+_DEEPEST = 12
+"""Levels after which a schema that nothing finite satisfies is given up."""
+
 Schema = dict[str, Any]
 
 
@@ -35,7 +38,7 @@ def sample(schema: object) -> object:
 
 
 def _value(root: Schema, schema: object, name: str, depth: int) -> object:
-    if not isinstance(schema, dict):
+    if not isinstance(schema, dict) or depth > _DEEPEST:
         return name
     schema = _resolved(root, schema, depth)
     if "const" in schema:
@@ -47,11 +50,11 @@ def _value(root: Schema, schema: object, name: str, depth: int) -> object:
 
 def _resolved(root: Schema, schema: Schema, depth: int) -> Schema:
     """References followed, `allOf` merged, one alternative taken."""
-    for _ in range(32):
+    for _ in range(_DEEPEST):
         if isinstance(reference := schema.get("$ref"), str):
             schema = {**_target(root, reference), **_without(schema, "$ref")}
         elif parts := schema.get("allOf"):
-            schema = _merged([_without(schema, "allOf"), *(_resolved(root, part, depth) for part in parts)])
+            schema = _merged([_without(schema, "allOf"), *(_resolved(root, part, depth + 1) for part in parts if depth < _DEEPEST)])
         elif choices := schema.get("anyOf") or schema.get("oneOf"):
             schema = {**_without(schema, "anyOf", "oneOf"), **_alternative(choices, depth)}
         else:
