@@ -30,7 +30,7 @@ class AnswerParser:
         self._oddity = ""
         self._unproductive = 0  # bytes read since the last piece of an answer came out of them
 
-    def feed(self, data: bytes) -> str | None:
+    def feed(self, data: bytes | memoryview) -> str | None:
         """Read on; what is wrong with the bytes, or None. Never raises."""
         assert self._parser is not None
         self.silent = False

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+from functools import partial
 from typing import cast
 
 from msgspec import Struct
@@ -12,6 +13,7 @@ from holdfast.errors import ConnectFailed, ConnectionCut, GarbageReceived, Timed
 from holdfast.execution.upstream import Exchange, Origin, Receiver, UpstreamRequest
 from holdfast.http.answers import AnswerParser
 from holdfast.http.head import JOINED_BYTES, render
+from holdfast.http.reading import ReadBuffer, ReadingProtocol
 
 _EYEBALLS_SECONDS = 0.25
 """Head start of one address family before the other is tried as well (RFC 8305, section 5)."""
@@ -35,6 +37,7 @@ class Client:
         self._options = options
         self._clock = clock
         self._tls = tls
+        self._buffer = ReadBuffer()
         self._pools: dict[Origin, _Pool] = {}
         self._open: set[_Connection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
@@ -117,13 +120,16 @@ class Client:
 
     async def _connect(self, call: "_Call") -> None:
         origin = call.request.origin
+        loop = asyncio.get_running_loop()
+        connect = loop.create_connection
+        if isinstance(loop, asyncio.BaseEventLoop):  # uvloop tries addresses only one after the other
+            connect = partial(connect, happy_eyeballs_delay=_EYEBALLS_SECONDS)
         try:
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: _Connection(self, origin, AnswerParser(self._options.max_header_bytes)),
+            _, connection = await connect(
+                lambda: _Connection(self, origin, AnswerParser(self._options.max_header_bytes), self._buffer),
                 origin.host,
                 origin.port,
                 ssl=self._trust() if origin.tls else None,
-                happy_eyeballs_delay=_EYEBALLS_SECONDS,
             )
         except (OSError, ValueError) as error:  # ValueError: a name that no resolver or certificate can hold
             call.not_connecting()
@@ -217,10 +223,11 @@ class _Call:
         self._client.connect(self)
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(ReadingProtocol):
     """One connection, carrying one call at a time. A receiver is called only after a read was parsed, and may cancel or send anew."""
 
-    def __init__(self, client: Client, origin: Origin, parser: AnswerParser) -> None:
+    def __init__(self, client: Client, origin: Origin, parser: AnswerParser, buffer: ReadBuffer) -> None:
+        super().__init__(buffer)
         self.origin = origin
         self.idle_since_ns = 0
         self._client = client
@@ -265,7 +272,7 @@ class _Connection(asyncio.Protocol):
         self._call = None
         self.drop()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         call = self._call
         if call is None:
             self.drop()  # nobody asked for anything

@@ -77,13 +77,14 @@ class RequestParser:
         self.stage = Stage.BETWEEN
         self.expects_continue = False
         self._options = options
+        self._max_head_bytes = options.max_header_bytes
         self._peer = peer
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
         self._refusal: Rejected | None = None
         self._unproductive = 0  # bytes read since the last piece of a request came out of them
         self._reset()
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Read on; never raises, whatever the bytes are."""
         while data and self.stage is not Stage.DONE:
             data = self._read(data)
@@ -107,11 +108,15 @@ class RequestParser:
 
     def on_url(self, url: bytes) -> None:
         self._target += url
-        self._count_head(len(url))
+        self._head_bytes += len(url)
+        if self._head_bytes > self._max_head_bytes:
+            self._refuse_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.stage is Stage.HEAD:  # after the body: trailers, which nobody here needs
-            self._count_head(len(name) + len(value) + 4)
+            self._head_bytes += len(name) + len(value) + 4
+            if self._head_bytes > self._max_head_bytes:
+                self._refuse_head()
             self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
@@ -182,7 +187,7 @@ class RequestParser:
         self._keep_alive = True
         self._chunked = True
 
-    def _read(self, data: bytes) -> bytes:
+    def _read(self, data: bytes | memoryview) -> bytes:
         """Feed llhttp; returns what is to be read again."""
         parser = self._parser
         assert parser is not None
@@ -194,7 +199,7 @@ class RequestParser:
         except HttpParserError as error:
             self.reject(self._refusal or Rejected(400, f"malformed request: {error}"))
         else:
-            if self._unproductive > self._options.max_header_bytes and self.stage is not Stage.BETWEEN:
+            if self._unproductive > self._max_head_bytes and self.stage is not Stage.BETWEEN:
                 self.reject(self._too_large())
         return b""
 
@@ -206,10 +211,8 @@ class RequestParser:
         self.stage = Stage.BETWEEN
         return b"%b %b HTTP/%b\r\n%b\r\n" % (self._method, self._target, version.encode(), headers)
 
-    def _count_head(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > self._options.max_header_bytes:
-            self._refuse(431, f"the head is larger than {self._options.max_header_bytes} bytes")
+    def _refuse_head(self) -> NoReturn:
+        self._refuse(431, f"the head is larger than {self._max_head_bytes} bytes")
 
     def _check_headers(self) -> None:
         found: dict[bytes, bytes] = {}
@@ -249,7 +252,7 @@ class RequestParser:
 
     def _too_large(self) -> Rejected:
         if self.stage is Stage.HEAD:
-            return Rejected(431, f"the head is larger than {self._options.max_header_bytes} bytes")
+            return Rejected(431, f"the head is larger than {self._max_head_bytes} bytes")
         return Rejected(400, "chunk extensions or trailers without end")
 
 

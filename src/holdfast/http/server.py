@@ -14,6 +14,7 @@ from holdfast.clock import SECOND, Clock
 from holdfast.execution.upstream import Headers
 from holdfast.http.head import JOINED_BYTES, render, status_line
 from holdfast.http.message import Application
+from holdfast.http.reading import ReadBuffer, ReadingProtocol
 from holdfast.http.requests import METHODS, Accepted, Rejected, RequestParser, ServerOptions, Stage
 
 __all__ = ["Connections", "Server", "ServerOptions", "ServerProtocol", "serve"]
@@ -68,6 +69,7 @@ class Connections:
     def __init__(self, clock: Clock) -> None:
         self.open: set[ServerProtocol] = set()
         self.draining = False
+        self.buffer = ReadBuffer()
         self._clock = clock
         self._waiter: asyncio.Future[None] | None = None
         self._timer = clock.call_later(SWEEP_NS, self._sweep)
@@ -103,10 +105,11 @@ class Connections:
         self._timer = self._clock.call_later(SWEEP_NS, self._sweep)
 
 
-class ServerProtocol(asyncio.Protocol):
+class ServerProtocol(ReadingProtocol):
     """One connection. `deadline_ns` (monotonic) is when what it waits for must have come."""
 
     def __init__(self, application: Application, options: ServerOptions, clock: Clock, connections: Connections) -> None:
+        super().__init__(connections.buffer)
         self.deadline_ns = clock.monotonic_ns() + options.header_timeout_ns
         self._application = application
         self._options = options
@@ -139,7 +142,7 @@ class ServerProtocol(asyncio.Protocol):
         if answer is not None:
             answer.client_left()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         if self._closing:
             return
         if self._answer is not None or self._full:
@@ -191,12 +194,14 @@ class ServerProtocol(asyncio.Protocol):
     def cut(self) -> None:
         self._transport.abort()
 
-    def send(self, *pieces: bytes) -> None:
-        """Hand pieces to the transport: joined while small, uncopied otherwise."""
-        if sum(map(len, pieces)) <= JOINED_BYTES:
-            self._transport.write(b"".join(pieces))
+    def send(self, data: bytes, body: bytes = b"", end: bytes = b"") -> None:
+        """Hand bytes to the transport in one piece while they are few, a larger body uncopied."""
+        if not body:
+            self._transport.write(data)
+        elif len(body) <= JOINED_BYTES:
+            self._transport.write(data + body + end)
         else:
-            self._transport.writelines(pieces)
+            self._transport.writelines((data, body, end))
 
     def finished(self, keep_alive: bool) -> None:
         """The answer in progress was handed to the transport to its end."""
@@ -329,10 +334,12 @@ class _Answer:
         if connection is None or self._bodiless or not data:
             return
         assert self._started
-        if self._chunked:
-            connection.send(b"%x\r\n" % len(data), data, b"\r\n")
-        else:
+        if not self._chunked:
             connection.send(data)
+        elif len(data) <= JOINED_BYTES:
+            connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            connection.send(b"%x\r\n" % len(data), data, b"\r\n")
 
     def end(self) -> None:
         connection, self._connection = self._connection, None
