@@ -39,7 +39,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     @property
     def output_tokens(self) -> int:
         """Everything generated, reasoning included."""
-        return self.reasoning_tokens + count(self.text) + sum(count(call.name) + count(call.arguments) for call in self.calls)
+        said = count(self.reasoning) + count(self.text)
+        return said + sum(count(call.name) + count(call.arguments) for call in self.calls) if self.calls else said
 
 
 class Reply(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,17 @@ from msgspec import Raw, Struct
 from holdfast.errors import MalformedRequest
 from holdfast.testing.simulated_provider.answer import Answer, Reply, Streamed, ToolUse, json_tokens, logprobs
 from holdfast.testing.simulated_provider.errors import error_body
-from holdfast.testing.simulated_provider.prompt import MEDIA, MESSAGE, OfferedTool, Prompt, Text, count_json, decode, require_positive
+from holdfast.testing.simulated_provider.prompt import (
+    MEDIA,
+    MESSAGE,
+    OfferedTool,
+    Prompt,
+    Text,
+    count,
+    count_json,
+    decode,
+    require_positive,
+)
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _JSON_OBJECT = {"type": "object", "properties": {"reply": {"type": "string"}}, "required": ["reply"]}
@@ -218,39 +228,55 @@ def streamed(reply: Reply) -> Streamed:
         }
     )
     head = b"data: " + head[:-1]
-    tail = b"}\n\n" if not reply.prompt.usage_in_stream else b',"usage":null}\n\n'
+    tail = b"}]}\n\n" if not reply.prompt.usage_in_stream else b'}],"usage":null}\n\n'
+    end = b',"logprobs":null,"finish_reason":null' + tail
 
-    def chunk(index: int, delta: bytes, finish: bytes = b"null", likely: bytes = b"null") -> bytes:
-        return b'%b,"choices":[{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b}]%b' % (head, index, delta, likely, finish, tail)
+    def begin(index: int) -> bytes:
+        return b'%b,"choices":[{"index":%d,"delta":' % (head, index)
 
     def pieces() -> Iterator[tuple[bytes, int]]:
         for index, answer in enumerate(reply.answers):
-            for delta, tokens, likely in _deltas(reply, index):
-                yield chunk(index, delta, likely=likely), tokens
-            yield chunk(index, b"{}", finish=b'"%b"' % _finish(answer).encode()), 0
+            before = begin(index)
+            for run in _runs(reply, index):
+                if run.started:
+                    yield before + run.started + end, run.started_tokens
+                left, right = before + run.left, run.right + end
+                for token in json_tokens(run.text):
+                    yield left + token + (right if not run.likely else run.right + _likely(token) + tail), 1
+            yield b'%b{},"logprobs":null,"finish_reason":"%b"%b' % (before, _finish(answer).encode(), tail), 0
 
     def closing() -> bytes:
         usage = b'%b,"choices":[],"usage":%b}\n\n' % (head, _encode(_usage(reply))) if reply.prompt.usage_in_stream else b""
         return usage + _DONE
 
-    role = b'{"role":"assistant","content":%b,"refusal":null}'
-    opening = b"".join(chunk(index, role % (b'""' if answer.text else b"null")) for index, answer in enumerate(reply.answers))
+    role = b'%b{"role":"assistant","content":%b,"refusal":null}%b'
+    opening = b"".join(role % (begin(index), b'""' if answer.text else b"null", end) for index, answer in enumerate(reply.answers))
     return Streamed(opening, pieces(), closing, error_event)
 
 
-def _deltas(reply: Reply, index: int) -> Iterator[tuple[bytes, int, bytes]]:
+class _Run(Struct, frozen=True):
+    """A text that is sent token by token, each as the delta `left` + token + `right`, after the delta `started`."""
+
+    text: str
+    left: bytes
+    right: bytes
+    likely: bool = False
+    started: bytes = b""
+    started_tokens: int = 0
+
+
+def _runs(reply: Reply, index: int) -> Iterator[_Run]:
     answer = reply.answers[index]
-    for token in json_tokens(answer.reasoning):
-        yield b'{"reasoning_content":%b}' % token, 1, b"null"
-    form = b'{"refusal":%b}' if answer.refused else b'{"content":%b}'
-    for token in json_tokens(answer.text):
-        yield form % token, 1, _encode(_logprobs(msgspec.json.decode(token, type=str))) if reply.prompt.logprobs else b"null"
+    yield _Run(answer.reasoning, b'{"reasoning_content":', b"}")
+    yield _Run(answer.text, b'{"refusal":' if answer.refused else b'{"content":', b"}", likely=reply.prompt.logprobs)
     for at, call in enumerate(answer.calls):
-        first = {**_call(msgspec.structs.replace(call, arguments=""), reply, index, at), "index": at}
-        yield b'{"tool_calls":[%b]}' % _encode(first), len(json_tokens(call.name)), b"null"
-        form = b'{"custom":{"input":%b},"index":%d}' if call.custom else b'{"function":{"arguments":%b},"index":%d}'
-        for token in json_tokens(call.arguments):
-            yield b'{"tool_calls":[%b]}' % (form % (token, at)), 1, b"null"
+        started = b'{"tool_calls":[%b]}' % _encode({"index": at, **_call(msgspec.structs.replace(call, arguments=""), reply, index, at)})
+        left = b'{"tool_calls":[{"index":%d,"%b":' % (at, b'custom":{"input' if call.custom else b'function":{"arguments')
+        yield _Run(call.arguments, left, b"}}]}", started=started, started_tokens=count(call.name))
+
+
+def _likely(token: bytes) -> bytes:
+    return b',"logprobs":%b,"finish_reason":null' % _encode(_logprobs(msgspec.json.decode(token, type=str)))
 
 
 def error_event(message: str) -> bytes:

@@ -82,7 +82,7 @@ class _Events:
         yield done + self._event("response.output_item.done", output_index=index, item=item), 0
 
     def _tokens(self, kind: str, place: Json, text: str, likely: bool | None = None) -> Iterator[tuple[bytes, int]]:
-        """Deltas, assembled by hand: they are nearly all of a stream. likely: with log-probabilities, with none, or (None) no such field."""
+        """Deltas, assembled by hand: they are nearly all of a stream. likely: log-probabilities, none, or (None) no such field."""
         head = b'event: %b\ndata: {"type":"%b",%b,' % (kind.encode(), kind.encode(), _encode(place)[1:-1])
         for token in json_tokens(text):
             self._number += 1
