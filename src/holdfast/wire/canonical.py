@@ -6,6 +6,7 @@ absent fields become null. What counts here is who spoke, the text, the tool cal
 
 from collections.abc import Iterable
 from hashlib import sha256
+from math import isinf
 
 import msgspec
 
@@ -18,6 +19,8 @@ _EXACT = 2**53  # beyond it, a float no longer names one integer
 def _number(text: str) -> int | float:
     """JavaScript writes 1.0 as 1: an integral float is the integer."""
     value = float(text)
+    if isinf(value):
+        raise ValueError(f"{text} is out of range")
     return int(value) if abs(value) <= _EXACT and value.is_integer() else value
 
 
@@ -41,10 +44,10 @@ def turn(role: str, texts: Iterable[str] = (), calls: Iterable[tuple[str, str | 
     fast as BLAKE2b on long texts where the processor has SHA instructions, equal elsewhere on short ones).
     """
     text = "".join(texts).strip()
-    hasher = sha256(f"{len(role)}:{role}{len(text)}:{text}".encode("utf-8", "surrogatepass"))
+    fields = f"{len(role)}:{role}{len(text)}:{text}".encode("utf-8", "surrogatepass")
     for name, arguments in calls:
         canonical = canonical_json(arguments) if arguments else b"{}"
-        hasher.update(f"c{len(name)}:{name}{len(canonical)}:".encode("utf-8", "surrogatepass") + canonical)
+        fields += f"c{len(name)}:{name}{len(canonical)}:".encode("utf-8", "surrogatepass") + canonical
     for reference in media:
-        hasher.update(b"m%d:%b" % (len(reference), reference))
-    return Turn(role, hasher.digest()[:_DIGEST_SIZE])
+        fields += b"m%d:%b" % (len(reference), reference)
+    return Turn(role, sha256(fields).digest()[:_DIGEST_SIZE])

@@ -93,6 +93,7 @@ class _OpenAIChat:
             choices=choices,
             input_bound=len(body) + overheads + media.tokens,
             unbounded=_unbounded(fields, params, schemas) or media.unbounded,
+            tier=params.service_tier if params.service_tier not in (None, "auto", "default") else "",
             user=_user(params),
         )
 
@@ -172,8 +173,6 @@ def _unbounded(fields: Fields, params: _Params, tools: list[_Tool] | tuple[()]) 
     for tool in tools:
         if tool.type not in (None, "function", "custom"):
             return f"tools of type {tool.type!r} are run by the provider at their own price"
-    if params.service_tier == "priority":
-        return "service_tier 'priority' is billed above the list price"
     if "-search-" in params.model:
         return "models that search bill every search at its own price"
     return ""

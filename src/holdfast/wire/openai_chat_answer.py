@@ -131,17 +131,17 @@ class ChatStreamReader:
         self._usage: Usage | None = None
 
     def feed(self, data: bytes) -> bytes:
-        events = self._splitter.feed(data)
-        if not self._hide_usage:
-            for event in events:
-                self._read(event)
-            return data
+        """An event leaves only when it is whole: a failure reported after a torn one would be read as part of it."""
+        splitter = self._splitter
+        held = splitter.holding
+        events = splitter.feed(data)
         kept = [event.raw for event in events if self._read(event)]
-        return kept[0] if len(kept) == 1 else b"".join(kept)
+        if held or splitter.holding or len(kept) < len(events):
+            return b"".join(kept)
+        return data
 
     def flush(self) -> bytes:
-        held = self._splitter.flush()
-        return held if self._hide_usage else b""
+        return self._splitter.flush()
 
     def answer(self) -> Answer:
         text, refusal, calls = "".join(self._text), "".join(self._refusal), self._calls.whole()
@@ -179,7 +179,7 @@ class ChatStreamReader:
             self._read_choice(choice)
         if chunk.usage != NULL:
             self._usage = read_usage(chunk.usage) or self._usage
-            return bool(chunk.choices) or self.error is not None
+            return bool(chunk.choices) or not self._hide_usage or self.error is not None
         return True
 
     def _read_odd(self, data: bytes) -> None:

@@ -6,6 +6,7 @@ from msgspec import Raw, Struct
 
 from holdfast.wire import canonical
 from holdfast.wire.call import ToolCall, Turn
+from holdfast.wire.media import document_tokens, image_tokens
 
 _TEXT_PARTS = frozenset({"", "text", "refusal", "thinking", "reasoning"})
 _ROLES = {"developer": "system", "function": "tool"}
@@ -74,7 +75,9 @@ class Said(Struct, gc=False):
 
     def refused(self) -> str:
         """The refusal, from the field or from content parts."""
-        return self.refusal or "".join(part.refusal or "" for part in self.parts())
+        if self.refusal or type(self.content) is not list:
+            return self.refusal or ""
+        return "".join([part.refusal or "" for part in self.parts()])
 
     def calls(self) -> tuple[ToolCall, ...]:
         """Its tool calls, function and custom tools alike, then the one of the legacy `function_call` field."""
@@ -102,7 +105,9 @@ class Message(Said, kw_only=True, gc=False):
 def content_text(content: Content) -> str:
     if isinstance(content, str):
         return content
-    return "".join(part if isinstance(part, str) else part.text or "" for part in content or ())
+    if not content:
+        return ""
+    return "".join([part if isinstance(part, str) else part.text or "" for part in content])
 
 
 def tool_call(call: MessageToolCall) -> ToolCall:
@@ -122,7 +127,7 @@ def turn(role: str, said: Said) -> Turn:
 
 
 def _media(said: Said) -> list[bytes]:
-    media = [reference for part in said.parts() if (reference := _reference(part))]
+    media = [reference for part in said.parts() if (reference := _reference(part))] if type(said.content) is list else []
     if said.audio is not None and said.audio.id:
         media.append(said.audio.id.encode("utf-8"))
     return media
@@ -146,26 +151,30 @@ class Media(Struct, frozen=True):
     unbounded: str = ""
 
 
-def media_bound(messages: Iterable[Said], model: str) -> Media:
-    """Images by a fixed bound each, their inline bytes not counted; all other media have no bound.
+def media_bound(messages: Iterable[Message], model: str) -> Media:
+    """Images and inline documents by `wire.media`, their inline bytes not counted; all other media have no bound.
 
-    6,500 tokens hold the documented maxima of images: OpenAI's tiles (85 + 8 * 170) and patches (2,500 * 2.46), Llama's tiles
-    (4 * 1,601). Dearer by documentation: `detail: original` (10,000 patches * 2.46) and gpt-4o-mini (2,833 + 8 * 5,667).
-    Audio and files cannot be bounded by their size: audio is billed at its own price, a file by its pages and unpacked text.
+    Audio is billed at its own price, which the usage of an answer does not tell apart; what a provider keeps has no size here.
     """
     tokens = 0
     for message in messages:
         if message.audio is not None:
-            return Media(unbounded="earlier audio answers are kept by the provider and billed at their own price")
+            return Media(unbounded="an earlier audio answer is kept by the provider and billed at its own price")
+        if type(message.content) is not list:
+            continue
         for part in message.parts():
-            if part.image_url is not None:
-                tokens += _image_tokens(part.image_url, model)
-            elif part.type not in _TEXT_PARTS:
-                return Media(unbounded=f"the tokens of {part.type!r} content cannot be bounded from the request")
+            bound = _part_tokens(part, model)
+            if bound is None:
+                return Media(unbounded=f"what {part.type!r} content costs cannot be bounded from the request")
+            tokens += bound
     return Media(tokens)
 
 
-def _image_tokens(image: ImageURL | str, model: str) -> int:
-    url, detail = (image, None) if isinstance(image, str) else (image.url, image.detail)
-    most = 48_200 if "4o-mini" in model else 25_000 if detail == "original" else 6_500
-    return most - len(url)
+def _part_tokens(part: Part, model: str) -> int | None:
+    image, file = part.image_url, part.file
+    if image is not None:
+        url, detail = (image, "") if isinstance(image, str) else (image.url, image.detail or "")
+        return image_tokens(model, detail) - len(url)
+    if file is not None and file.file_data and not file.file_id:
+        return document_tokens(len(file.file_data)) - len(file.file_data)
+    return 0 if part.type in _TEXT_PARTS else None
