@@ -19,10 +19,11 @@ class FullInput(Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...] = ()
 
 
-def rebuild(decision: Decision, ancestors: Mapping[str, Decision], contexts: Mapping[str, Context]) -> FullInput:
-    """The input of `decision` from the decisions before it, by id, and its system prompt and tools, by digest; gaps are named."""
+def rebuild(chain: Sequence[Decision], contexts: Mapping[str, Context]) -> FullInput:
+    """The input of a decision, given it and its parents as far as they are on record, youngest first, and contexts by digest."""
+    decision = chain[0]
     messages: list[Raw | str] = []  # a string: the id of the decision that should have recorded the message
-    for link in reversed(_chain(decision, ancestors)):
+    for link in reversed(chain):
         lacking = link.inherited_messages - len(messages)
         messages += [link.parent] * lacking
         messages = [*messages[: link.inherited_messages], *_messages(link)]
@@ -35,18 +36,6 @@ def rebuild(decision: Decision, ancestors: Mapping[str, Decision], contexts: Map
         params=decision.input_params,
         missing=(*_gaps(messages), *gaps),
     )
-
-
-def _chain(decision: Decision, ancestors: Mapping[str, Decision]) -> list[Decision]:
-    """From the decision back to the first one, or to where the record ends."""
-    chain, seen = [decision], {decision.decision_id}
-    while (last := chain[-1]).inherited_messages and last.parent not in seen:
-        parent = ancestors.get(last.parent)
-        if parent is None:
-            break
-        chain.append(parent)
-        seen.add(parent.decision_id)
-    return chain
 
 
 def _messages(decision: Decision) -> list[Raw | str]:

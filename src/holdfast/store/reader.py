@@ -171,9 +171,8 @@ class JournalReader:
 
     def full_input(self, decision: Decision) -> FullInput:
         """The whole input of `decision`, from one pass backwards over its interaction; parts that are gone are named, not raised."""
-        ancestors: dict[str, Decision] = {}
+        chain, others = [decision], dict[str, Decision]()
         contexts: dict[str, Context] = {}
-        wanted = decision.parent if decision.inherited_messages else ""
         digests = set(decision.context)
         holding = [_field("interaction", decision.interaction), *(_field("digest", digest) for digest in digests)]
         before = _Window(0, decision.timestamp + decision.latency_ns)
@@ -181,12 +180,12 @@ class JournalReader:
             if isinstance(event, Context) and event.digest in digests:
                 contexts[event.digest] = event
             elif isinstance(event, Decision):
-                ancestors[event.decision_id] = event
-            while wanted in ancestors and wanted:
-                wanted = _parent(ancestors[wanted])
-            if not wanted and len(contexts) == len(digests):
+                others[event.decision_id] = event
+            while chain[-1].inherited_messages and (parent := others.pop(chain[-1].parent, None)) is not None:
+                chain.append(parent)
+            if not chain[-1].inherited_messages and len(contexts) == len(digests):
                 break
-        return rebuild(decision, ancestors, contexts)
+        return rebuild(chain, contexts)
 
     def _decisions_named(self, prefix: str, select: Select) -> list[Decision]:
         found: dict[str, Decision] = {}
@@ -256,10 +255,6 @@ def _near(identifier: str) -> _Window:
 
 def _tag(kind: type[Event]) -> bytes:
     return str(kind.__struct_config__.tag).encode()
-
-
-def _parent(decision: Decision) -> str:
-    return decision.parent if decision.inherited_messages else ""
 
 
 def _field(name: str, value: str) -> bytes:
