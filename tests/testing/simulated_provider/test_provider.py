@@ -7,7 +7,7 @@ import pytest
 
 from holdfast.clock import MILLISECOND
 from holdfast.testing import FakeClock, MemoryResponse, request
-from holdfast.testing.simulated_provider import SimulatedProvider
+from holdfast.testing.simulated_provider import Script, ScriptedAnswer, ScriptedCall, Scripts, SimulatedProvider
 from holdfast.testing.simulated_provider.stats import Cancellation, Tally
 
 Json = Any
@@ -260,6 +260,46 @@ def test_the_first_tools_are_called_and_only_the_loop_goes_on_after_their_result
     assert called(api, caller.call(api, model, tools=TOOLS[api]).json()) == tools
     then = caller.call(api, model, tools=TOOLS[api], **RESULTS[api]).json()
     assert called(api, then) == (tools if model == "sim-loop" else [])
+
+
+HISTORIES: dict[str, Json] = {
+    "chat": {
+        "messages": [
+            {"role": "user", "content": "x"},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+            },
+            {"role": "tool", "tool_call_id": "1", "content": "found"},
+        ]
+    },
+    "responses": {
+        "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "x"}]},
+            {"type": "reasoning", "id": "rs_1", "summary": []},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "y"}]},
+            {"type": "function_call", "call_id": "1", "name": "look", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "1", "output": "found"},
+        ]
+    },
+    "messages": {
+        "messages": [
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": [{"type": "text", "text": "y"}, {"type": "tool_use", "id": "1", "name": "look", "input": {}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "found"}]}]},
+        ]
+    },
+}
+
+
+@apis
+def test_a_script_goes_on_after_the_turns_of_the_history(api: str) -> None:
+    steps = (ScriptedAnswer(tool_calls=(ScriptedCall("look"),)), ScriptedAnswer(text="Second."), ScriptedAnswer(text="Third."))
+    caller = Caller(scripts=Scripts((Script(steps),)))
+    assert called(api, caller.call(api, "gpt-5", tools=TOOLS[api]).json()) == ["look"]
+    assert WORDS[api](caller.call(api, "gpt-5", tools=TOOLS[api], **HISTORIES[api]).json()) == "Second."
+    assert WORDS[api](caller.call(api, "gpt-5").json()).startswith("Understood")
 
 
 def test_a_choice_of_tool_is_followed(caller: Caller) -> None:
