@@ -15,12 +15,13 @@ import statistics
 import sys
 from multiprocessing.connection import Connection
 
-from holdfast.clock import SECOND, SystemClock
+from holdfast.clock import SECOND
 from holdfast.errors import UpstreamError
 from holdfast.execution.upstream import Exchange, Headers, Origin, Upstream, UpstreamRequest
 from holdfast.http.client import Client, ClientOptions
 from holdfast.http.message import Request, Response
 from holdfast.http.server import ServerOptions, serve
+from holdfast.system_clock import SystemClock
 
 CONNECTIONS = 32
 CHUNKS = 100

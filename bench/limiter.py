@@ -7,15 +7,15 @@ import platform
 import statistics
 from time import perf_counter_ns
 
-from holdfast.clock import SystemClock
 from holdfast.execution.limiter import Ask, Limiter, Outcome, Reservation
 from holdfast.policy.limit import Limit
+from holdfast.system_clock import SystemClock
 from holdfast.testing import FakeClock
 from holdfast.testing.ledger import MemoryLedger
 
 CALLS = 20_000
 PAIRS = 15
-HOUR = 3600 * 10**9
+MONTH = 30 * 86_400 * 10**9  # its slots are longer than this program runs: renewals are not what is measured
 
 
 class WallClock(FakeClock):
@@ -50,14 +50,14 @@ def main() -> None:
     for count in (1, 4):
         clock = WallClock()
         limiter = Limiter(MemoryLedger(clock), clock)
-        limits = [Limit(scope=scope, unit="usd" if at % 2 else "calls", amount=10**15, per_ns=HOUR) for at, scope in enumerate(scopes)]
+        limits = [Limit(scope=scope, unit="usd" if at % 2 else "calls", amount=10**15, per_ns=MONTH) for at, scope in enumerate(scopes)]
         charges = [(limit, "value") for limit in limits[:count]]
         ask = Ask(usd_least=1_000, usd_most=10_000)
         limiter.reserve(charges, ask, lambda _: None)
         clock.advance(0)
         clock.advance(0)
         pairs = [measure(limiter, charges, ask) for _ in range(PAIRS)]
-        cost, empty = (statistics.median(pair[at] for pair in pairs) for at in (0, 1))
+        cost = statistics.median(pair[0] for pair in pairs)
         ratio = statistics.median(pair[0] / pair[1] for pair in pairs)
         print(f"{count} limit(s): {cost / 1000:.2f} us per call, {cost / 1000 / count:.2f} us per limit, {ratio:.0f}x an empty call")
 

@@ -1,7 +1,5 @@
 """Time as an argument: the one interface through which Holdfast reads clocks and sets timers."""
 
-import asyncio
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
@@ -27,16 +25,6 @@ class Clock(Protocol):
 
     def call_later(self, delay_ns: int, callback: Callable[[], None]) -> Timer:
         """Call once after `delay_ns`, unless cancelled."""
-
-
-class SystemClock:
-    """The machine's own time; timers run on the running asyncio event loop."""
-
-    monotonic_ns = staticmethod(time.monotonic_ns)  # noqa: TID251 - this is the Clock
-    wall_ns = staticmethod(time.time_ns)  # noqa: TID251 - this is the Clock
-
-    def call_later(self, delay_ns: int, callback: Callable[[], None]) -> Timer:
-        return asyncio.get_running_loop().call_later(delay_ns / SECOND, callback)
 
 
 def to_iso(wall_ns: int) -> str:

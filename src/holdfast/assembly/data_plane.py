@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from holdfast.clock import SECOND, SystemClock
+from holdfast.clock import SECOND
 from holdfast.errors import StorageError
 from holdfast.events import LimitMark
 from holdfast.execution.limiter import Limiter
@@ -25,6 +25,7 @@ from holdfast.ledger.sqlite import SqliteLedger
 from holdfast.policy.history import Conversations
 from holdfast.policy.limit import Limit, LimitReached
 from holdfast.store.journal import Journal
+from holdfast.system_clock import SystemClock
 
 DRAIN_NS = 10 * SECOND
 """How long calls in progress may go on after a stop was asked for."""

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from holdfast.assembly.data_plane import DataPlane, Hooks, Listen, open_data_plane
-from holdfast.clock import SECOND, SystemClock
+from holdfast.clock import SECOND
 from holdfast.config import Config, load, real_key_variables
-from holdfast.errors import ConfigError
+from holdfast.errors import UsageError
 from holdfast.events import RunEnded, RunStarted
 from holdfast.events.ids import uuid7
 from holdfast.gateway.options import AgentOptions, GatewayOptions
@@ -22,6 +22,7 @@ from holdfast.runner.request import RunRequest
 from holdfast.runner.shield import shield_process
 from holdfast.runner.summary import Summary, render, write
 from holdfast.runner.tally import Tally
+from holdfast.system_clock import SystemClock
 
 _DRAIN_NS = SECOND
 """The agent is gone when the gateway closes; nothing is left to wait for but the end of what it abandoned."""
@@ -81,12 +82,17 @@ async def _run(request: RunRequest, config: Config, environment: Mapping[str, st
 def _agent(request: RunRequest, config: Config, key: str) -> AgentOptions:
     """The agent of the configuration that runs, with the one-run key and what the command line says of it."""
     known = {agent.name: agent for agent in config.gateway.agents}
-    name = request.agent or "default"
-    agent = known.get(name) or known.get("default") or AgentOptions(name=name)
-    if request.agent and request.agent not in known and len(known) > 1:
-        raise ConfigError(f"there is no agent {request.agent!r} in the configuration; it names {', '.join(sorted(known))}")
+    unnamed = known.get("default")
+    agent = known.get(request.agent) if request.agent else unnamed or (next(iter(known.values())) if len(known) == 1 else None)
+    if agent is None:
+        if unnamed is None or len(known) > 1:
+            asked = (
+                f"there is no agent {request.agent!r} in the configuration" if request.agent else "the configuration names several agents"
+            )
+            raise UsageError(f"{asked}; choose with --agent one of: {', '.join(sorted(known))}")
+        agent = structs.replace(unnamed, name=request.agent)
     retries = agent.retries if request.max_retries is None else structs.replace(agent.retries, max=request.max_retries)
-    return structs.replace(agent, name=name, key=key, release=request.release or agent.release, retries=retries)
+    return structs.replace(agent, key=key, release=request.release or agent.release, retries=retries)
 
 
 def _options(request: RunRequest, config: Config, agent: AgentOptions, run: str) -> GatewayOptions:

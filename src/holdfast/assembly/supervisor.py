@@ -14,12 +14,13 @@ from msgspec import Struct
 
 from holdfast import __version__
 from holdfast.assembly.worker import READY, WorkerOrder
-from holdfast.clock import SECOND, SystemClock
+from holdfast.clock import SECOND
 from holdfast.config import load
 from holdfast.errors import CannotListen, HoldfastError
 from holdfast.http.message import Request, Response
 from holdfast.http.server import ServerOptions, serve
 from holdfast.runner.shield import shield_process
+from holdfast.system_clock import SystemClock
 
 _STOP_S = 15
 _RESTART_S = 1

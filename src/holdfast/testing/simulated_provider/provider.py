@@ -8,9 +8,10 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct
 
-from holdfast.clock import SECOND, Clock, SystemClock
+from holdfast.clock import SECOND, Clock
 from holdfast.errors import MalformedRequest
 from holdfast.http.message import Request, Response
+from holdfast.system_clock import SystemClock
 from holdfast.testing.simulated_provider import chat, embeddings, messages, models, responses
 from holdfast.testing.simulated_provider.answer import Answer, Reply, Streamed, limited
 from holdfast.testing.simulated_provider.author import write

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager, contextmanager
 
 from msgspec import Struct
 
-from holdfast.clock import SystemClock
 from holdfast.http.message import Application
 from holdfast.http.server import ServerOptions, serve
+from holdfast.system_clock import SystemClock
 
 
 class Address(Struct, frozen=True):
