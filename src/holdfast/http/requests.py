@@ -101,10 +101,10 @@ class RequestParser:
         self._parser = None
 
     def on_message_begin(self) -> None:
-        if self.stage is Stage.BETWEEN:
-            self._reset()
-            self._unproductive = 0
-            self.stage = Stage.HEAD
+        if self.stage is Stage.DONE:
+            raise _Unacceptable
+        self._reset()
+        self.stage = Stage.HEAD
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -167,6 +167,7 @@ class RequestParser:
         self.parsed.append(Accepted(request, keep_alive, self._chunked))
         self.stage = Stage.BETWEEN if keep_alive else Stage.DONE
         self.expects_continue = False
+        self._unproductive = 0
 
     def _whole_body(self) -> bytes:
         pieces = self._pieces
