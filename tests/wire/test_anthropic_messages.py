@@ -243,6 +243,16 @@ def test_inline_pictures_count_by_a_fixed_bound() -> None:
     assert bound("A") < 20_000
 
 
+def test_inline_documents_count_by_their_size_up_to_a_context_window() -> None:
+    def bound(data: str) -> int:
+        document = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": data}}
+        return FORMAT.parse(body(messages=[{"role": "user", "content": [document]}])).input_bound
+
+    assert bound("A" * 20_000) - bound("A" * 10_000) == 30_000
+    assert bound("A" * 1_000_000) == bound("A" * 500_000) < 1_010_000
+    assert bound("A") > 10_000
+
+
 @given(st.text(), st.lists(st.text(), max_size=5), st.text())
 def test_the_input_bound_is_above_every_byte_of_text(text: str, more: list[str], system: str) -> None:
     history = [{"role": "user", "content": text}, *({"role": "user", "content": [{"type": "text", "text": one}]} for one in more)]

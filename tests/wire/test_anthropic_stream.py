@@ -138,6 +138,12 @@ def test_odd_events_raise_nothing(events: list[bytes]) -> None:
     made.answer()
 
 
+def test_a_block_that_is_not_what_its_type_says_takes_only_the_content_away() -> None:
+    passed, made = read(BEGIN, odd := start(0, type="tool_use", id="toolu_1", name=5, input={}), *END)
+    assert passed == b"".join([BEGIN, odd, *END])
+    assert (made.answer().response_id, made.answer().tool_calls, made.ended) == ("msg_1", (), True)
+
+
 @pytest.mark.parametrize(
     ("data", "commits"),
     [

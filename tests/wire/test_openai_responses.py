@@ -25,20 +25,8 @@ NAMES = st.sampled_from(
 )
 TYPES = st.sampled_from(
     [
-        "message",
-        "function_call",
-        "custom_tool_call",
-        "function_call_output",
-        "reasoning",
-        "shell_call",
-        "output_text",
-        "refusal",
-        "input_image",
-        "input_file",
-        "item_reference",
-        "nobody_knows",
-        "shell_call_output",
-        "web_search_call",
+        *("message", "function_call", "custom_tool_call", "function_call_output", "reasoning", "shell_call", "web_search_call"),
+        *("input_image", "input_file", "output_text", "refusal", "item_reference", "nobody_knows", "shell_call_output"),
     ]
 )
 ITEMS = st.recursive(JSON | TYPES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=12)

@@ -15,7 +15,8 @@ Family = Literal["openai", "anthropic"]
 
 
 class Turn(Struct, frozen=True):
-    """One message of a history. `digest` (16 bytes) is equal for messages that mean the same (see `wire.canonical`)."""
+    """One message of a history. `digest` (16 bytes) is equal for messages that mean the same (see `wire.canonical`); it is empty for
+    what agents may send back or leave out (reasoning items): those take no part in telling conversations apart."""
 
     role: str
     digest: bytes

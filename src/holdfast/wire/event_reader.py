@@ -20,15 +20,13 @@ class EventReader:
         self._splitter = Splitter()
 
     def feed(self, data: bytes) -> bytes:
-        splitter = self._splitter
-        held = splitter.holding
-        events = splitter.feed(data)
+        events = self._splitter.feed(data)
         for event in events:
             try:
                 self._read(event)
             except (msgspec.MsgspecError, ValueError, RecursionError, MalformedRequest):
                 continue
-        return b"".join([event.raw for event in events]) if held or splitter.holding else data
+        return b"".join([event.raw for event in events])
 
     def flush(self) -> bytes:
         return self._splitter.flush()
