@@ -41,13 +41,17 @@ class Cost(Struct, frozen=True):
 
 def charges(limits: Iterable[Limit], values: dict[Scope, str]) -> Charges:
     """The limits that apply: a limit on something that the call does not have (no run, no tool) does not."""
-    return tuple((limit, values[limit.scope]) for limit in limits if limit.scope in values)
+    return tuple([(limit, values[limit.scope]) for limit in limits if limit.scope in values])
 
 
 def bounds(call: Call, rates: Rates | None, drawn: Charges, default_max_output: int) -> Bounds | Refusal:
     """The upper and lower bound to reserve for one attempt, or why it must not be made under a spend limit."""
     most_output = call.max_output if call.generates else 0
-    spend_limit = next(((limit, value) for limit, value in drawn if limit.unit == "usd" and limit.binding), None)
+    spend_limit = None
+    for charge in drawn:
+        if charge[0].unit == "usd" and charge[0].binding:
+            spend_limit = charge
+            break
     if spend_limit is not None:
         if rates is None:
             return _unbounded(

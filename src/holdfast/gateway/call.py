@@ -18,7 +18,7 @@ from holdfast.gateway.delivery import Delivery
 from holdfast.gateway.endpoints import Endpoint
 from holdfast.gateway.headers import retry_after_ns, upstream_headers
 from holdfast.gateway.identity import Caller
-from holdfast.gateway.options import Passthrough, ProviderOptions, Reply
+from holdfast.gateway.options import Passthrough, Reply
 from holdfast.gateway.parts import Parts
 from holdfast.gateway.recording import CallRecord, Origin, Subject
 from holdfast.gateway.routing import Destination
@@ -52,7 +52,7 @@ class GuardedCall:
         self._call_id = parts.new_id()
         self._call = _NOT_PARSED
         self._claim: Claim | None = None
-        self._destinations: list[Destination | Reply] = []
+        self._destinations: tuple[Destination | Reply, ...] = ()
         self._at = 0
         self._retries_here = 0
         self._retries = 0
@@ -73,8 +73,7 @@ class GuardedCall:
         """Read the request, find its conversation and its targets, and begin."""
         routing, family = self._parts.routing, self._endpoint.family
         if self._format is None:
-            provider = routing.first(family)
-            self._begin([] if provider is None else [Destination(provider, "")])
+            self._begin(routing.unread(family))
             return
         try:
             self._call = self._format.parse(self._request.body)
@@ -84,12 +83,12 @@ class GuardedCall:
             return
         self._begin(routing.destinations(self._caller.agent, self._call.model, family))
 
-    def start_passthrough(self, provider: ProviderOptions, allowed: Passthrough) -> None:
+    def start_passthrough(self, destination: Destination, allowed: Passthrough) -> None:
         """Relay the request unread to one provider, at the configured price."""
         self._price = allowed.price
-        self._begin([Destination(provider, "")])
+        self._begin((destination,))
 
-    def _begin(self, destinations: list[Destination | Reply]) -> None:
+    def _begin(self, destinations: tuple[Destination | Reply, ...]) -> None:
         self._identify()
         self._destinations = destinations
         if not self._flush():  # also writes what an earlier call could not: without a record no money is spent
@@ -199,12 +198,11 @@ class GuardedCall:
         outgoing = UpstreamRequest(
             origin=provider.origin,
             method=request.method,
-            target=provider.prefix.encode("ascii") + path + (b"?" + request.query if request.query else b""),
-            headers=upstream_headers(request.headers, provider.kind.credentials(provider.key, self._endpoint.family)),
+            target=destination.prefix + path + (b"?" + request.query if request.query else b""),
+            headers=upstream_headers(request.headers, destination.credentials),
             body=body,
             connect_timeout_ns=timeouts.connect_ns,
         )
-        self._delivery.own = self._own_headers()
         options = AttemptOptions(first_token_ns=timeouts.first_token_ns, idle_ns=timeouts.idle_ns, total_at_ns=self._total_at_ns)
         read_stream = None if self._format is None else self._stream_reader
         self._attempt = Attempt(self._parts.upstream, outgoing, options, self._parts.clock, self, read_stream)
@@ -213,11 +211,8 @@ class GuardedCall:
         assert self._format is not None
         return self._format.stream(self._call, self._rewrite)
 
-    def _own_headers(self, cost: Cost | None = None) -> list[tuple[bytes, bytes]]:
-        own = [
-            (b"x-holdfast-served-by", self._label().encode("utf-8", "replace")),
-            (b"x-holdfast-attempts", b"%d" % (self._record.attempts + (cost is None))),
-        ]
+    def _own_headers(self, attempts: int, cost: Cost | None = None) -> list[tuple[bytes, bytes]]:
+        own = [(b"x-holdfast-served-by", _header_value(self._label())), (b"x-holdfast-attempts", b"%d" % attempts)]
         if self._format is not None:
             own.append((b"x-holdfast-decision", self._call_id.encode("ascii")))
         if self._origin.interaction:
@@ -233,6 +228,7 @@ class GuardedCall:
         return "reply" if isinstance(destination, Reply) else destination.label
 
     def attempt_committed(self, status: int, headers: Headers, data: bytes) -> None:
+        self._delivery.own = self._own_headers(attempts=self._record.attempts + 1)
         self._delivery.start(status, headers, data)
 
     def attempt_data(self, data: bytes) -> None:
@@ -285,13 +281,15 @@ class GuardedCall:
         if not self._flush():
             return
         self._over = True
-        if result.stream is None and not result.committed:
-            self._delivery.own = self._own_headers(cost)
-            self._delivery.whole(result.status, result.headers, result.body)
+        if result.committed:
+            self._delivery.end(result.held)
             return
-        if not result.committed:
-            self._delivery.start(result.status, result.headers, b"")
-        self._delivery.end(result.held)
+        self._delivery.own = self._own_headers(self._record.attempts, cost)
+        if result.stream is None:
+            self._delivery.whole(result.status, result.headers, result.body)
+        else:
+            self._delivery.start(result.status, result.headers, result.held)
+            self._delivery.end()
 
     def _fail(self, result: AttemptResult, answer: Answer | None, cost: Cost) -> None:
         """Retry here, fall back to the next target, or pass the failure on; what was done stands on the error."""
@@ -355,6 +353,8 @@ class GuardedCall:
         if self._flush():
             self._over = True
             self._return_claim()
+            if not self._delivery.started:
+                self._delivery.own = self._own_headers(self._record.attempts)
             self._delivery.failure(result, self._label(), retried=self._retries > 0)
 
     def _reply(self, reply: Reply) -> None:
@@ -370,7 +370,7 @@ class GuardedCall:
             self._claim = None
         if self._flush():
             self._over = True
-            self._delivery.own = self._own_headers()
+            self._delivery.own = self._own_headers(self._record.attempts)
             self._delivery.canned(body, stream=self._call.stream)
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -425,3 +425,9 @@ class GuardedCall:
     def _resume(self) -> None:
         if self._attempt is not None:
             self._attempt.resume()
+
+
+def _header_value(text: str) -> bytes:
+    """Model names are the agents': nothing in them may end a header."""
+    encoded = text.encode("ascii", "replace")
+    return encoded if text.isprintable() else bytes(byte if 32 < byte < 127 else 63 for byte in encoded)

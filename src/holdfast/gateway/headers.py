@@ -19,7 +19,7 @@ _OURS = b"x-holdfast-"
 _IDENTITY = (b"accept-encoding", b"identity")
 
 
-def upstream_headers(headers: Headers, credentials: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:
+def upstream_headers(headers: Headers, credentials: Headers) -> list[tuple[bytes, bytes]]:
     """What the provider gets of an agent's request."""
     passed = [pair for pair in headers if pair[0] not in _NOT_UPSTREAM and pair[0] not in _CREDENTIALS and not pair[0].startswith(_OURS)]
     passed.append(_IDENTITY)

@@ -15,6 +15,10 @@ SESSION_HEADERS = (
 )
 """Headers in which well-known agents name their session, the first that is present counts."""
 
+_READ = frozenset(
+    {b"authorization", b"x-api-key", b"api-key", b"traceparent", *SESSION_HEADERS}
+    | {b"x-holdfast-agent", b"x-holdfast-release", b"x-holdfast-user", b"x-holdfast-interaction"}
+)
 _MAX_ID = 128
 _ID_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-")
 _LOOPBACK = ("127.", "::1", "::ffff:127.")
@@ -96,5 +100,6 @@ def _text(value: bytes | None) -> str:
 def _first_of_each(headers: Headers) -> dict[bytes, bytes]:
     first: dict[bytes, bytes] = {}
     for name, value in headers:
-        first.setdefault(name, value)
+        if name in _READ:
+            first.setdefault(name, value)
     return first
