@@ -171,7 +171,8 @@ class ChatStreamReader:
         except _UNREADABLE:
             self._read_odd(data)
             return True
-        if chunk.error != NULL or event.name == b"error":
+        failed = chunk.error != NULL or event.name == b"error"
+        if failed:
             self.error = data
         self._id = self._id or chunk.id or ""
         self._model = self._model or chunk.model or ""
@@ -179,7 +180,7 @@ class ChatStreamReader:
             self._read_choice(choice)
         if chunk.usage != NULL:
             self._usage = read_usage(chunk.usage) or self._usage
-            return bool(chunk.choices) or not self._hide_usage or self.error is not None
+            return bool(chunk.choices) or failed or not self._hide_usage
         return True
 
     def _read_odd(self, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from holdfast.wire import canonical
 from holdfast.wire.call import ToolCall, Turn
@@ -33,6 +33,10 @@ class ImageURL(Struct, gc=False):
     detail: str | None = None
 
 
+class InputAudio(Struct, gc=False):
+    data: str = ""
+
+
 class File(Struct, gc=False):
     file_id: str | None = None
     file_data: str | None = None
@@ -45,7 +49,7 @@ class Part(Struct, gc=False):
     text: str | None = None
     refusal: str | None = None
     image_url: ImageURL | str | None = None
-    input_audio: Raw | None = None
+    input_audio: InputAudio | None = None
     file: File | None = None
 
 
@@ -140,7 +144,7 @@ def _reference(part: Part) -> bytes:
     if part.file is not None:
         return (part.file.file_id or part.file.file_data or "").encode("utf-8")
     if part.input_audio is not None:
-        return canonical.canonical_json(bytes(part.input_audio))
+        return part.input_audio.data.encode("utf-8")
     return b""
 
 
