@@ -127,6 +127,9 @@ class ServerProtocol(ReadingProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        connection: socket.socket | None = transport.get_extra_info("socket")
+        if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):  # asyncio does so only where `proto` is set
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer = transport.get_extra_info("peername")
         self._parser = RequestParser(self._options, peer[0] if isinstance(peer, tuple) else "")
         self._transport.set_write_buffer_limits(self._options.write_buffer_bytes)
@@ -194,6 +197,11 @@ class ServerProtocol(ReadingProtocol):
     def cut(self) -> None:
         self._transport.abort()
 
+    @property
+    def draining(self) -> bool:
+        """Whether this answer is to be the connection's last."""
+        return self._connections.draining
+
     def send(self, data: bytes, body: bytes = b"", end: bytes = b"") -> None:
         """Hand bytes to the transport in one piece while they are few, a larger body uncopied."""
         if not body:
@@ -246,7 +254,7 @@ class ServerProtocol(ReadingProtocol):
             self._reject(item)
             return
         self.deadline_ns = _NEVER
-        answer = self._answer = _Answer(self, item, item.keep_alive and not self._connections.draining)
+        answer = self._answer = _Answer(self, item)
         try:
             self._application(item.request, answer)
         except Exception:  # noqa: BLE001 - the application is not this module's code; its faults must not end the server
@@ -290,13 +298,13 @@ class _Answer:
 
     __slots__ = ("_bodiless", "_chunked", "_connection", "_keep_alive", "_request", "_started", "disconnected", "pausing", "resuming")
 
-    def __init__(self, connection: ServerProtocol, accepted: Accepted, keep_alive: bool) -> None:
+    def __init__(self, connection: ServerProtocol, accepted: Accepted) -> None:
         self.disconnected: Callable[[], None] | None = None
         self.pausing: Callable[[], None] | None = None
         self.resuming: Callable[[], None] | None = None
         self._connection: ServerProtocol | None = connection
         self._request = accepted
-        self._keep_alive = keep_alive
+        self._keep_alive = accepted.keep_alive
         self._bodiless = accepted.request.method == b"HEAD"
         self._chunked = False
         self._started = False
@@ -306,6 +314,7 @@ class _Answer:
         if connection is None:
             return
         assert not self._started
+        self._keep_alive = self._keep_alive and not connection.draining
         no_body = status in (204, 304)
         length = None if no_body or (self._bodiless and not body) else len(body)
         head = render(status_line(status), headers, self._framing(length))
@@ -323,7 +332,7 @@ class _Answer:
         assert not self._started
         self._bodiless = self._bodiless or status in (204, 304)
         self._chunked = self._request.chunked and not self._bodiless
-        self._keep_alive = self._keep_alive and (self._chunked or self._bodiless)
+        self._keep_alive = self._keep_alive and (self._chunked or self._bodiless) and not connection.draining
         framing = self._framing(None)
         head = render(status_line(status), headers, framing + b"transfer-encoding: chunked\r\n" if self._chunked else framing)
         self._started = True
