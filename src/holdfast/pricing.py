@@ -134,6 +134,8 @@ def affordable_output(rates: Rates, input_bound: int, money: Nano) -> int:
 
 def _dearest(rates: Rates, input_bound: int) -> tuple[int, int, int]:
     """The highest rate of input and of output, and the highest price per call, over every tier that the bound can reach."""
+    if not rates.tiers:
+        return _dearest_input(rates), rates.output, rates.per_call
     reachable = [rates, *(tier.rates for tier in rates.tiers if tier.above < input_bound)]
     return max(map(_dearest_input, reachable)), max(held.output for held in reachable), max(held.per_call for held in reachable)
 

@@ -91,8 +91,8 @@ def settlement(result: AttemptResult, answer: Answer | None, bounds: Bounds, res
     An error answer is free. Where the provider may have worked without saying how much, the bound counts: of what was generated for a
     stream that was cut after its first token, of everything otherwise.
     """
-    usage = None if answer is None else answer.usage
-    if usage is not None and answer is not None and answer.complete:
+    usage = None if answer is None or not answer.complete else answer.usage
+    if usage is not None:
         amount = None if bounds.rates is None else cost(bounds.rates, usage)
         return Cost(amount, amount or 0, "unpriced" if amount is None else "provider", usage)
     if result.status >= 400 and result.error is None:
@@ -100,8 +100,7 @@ def settlement(result: AttemptResult, answer: Answer | None, bounds: Bounds, res
     if bounds.rates is None:
         return Cost(None, 0, "unpriced", None)
     if result.stream is not None and result.committed:
-        read = bounds.input_bound if usage is None else min(usage.input, bounds.input_bound)
-        reserved = min(reserved, worst(bounds.rates, read, result.stream.generated_bytes))
+        reserved = min(reserved, worst(bounds.rates, bounds.input_bound, result.stream.generated_bytes))
     return Cost(reserved, reserved, "bound", None)
 
 

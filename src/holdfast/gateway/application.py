@@ -5,7 +5,7 @@ from collections.abc import Callable
 from holdfast.gateway import refusals
 from holdfast.gateway.call import GuardedCall
 from holdfast.gateway.delivery import Delivery
-from holdfast.gateway.endpoints import Endpoint, endpoint, is_relayable
+from holdfast.gateway.endpoints import endpoint, is_relayable, unread
 from holdfast.gateway.identity import Caller, Identities
 from holdfast.gateway.parts import Parts
 from holdfast.http.message import Request, Response
@@ -31,7 +31,7 @@ class Gateway:
         known = endpoint(request.method, request.path, family)
         caller = self._identities.caller(request.headers, request.peer)
         if caller is None:
-            Delivery(response, known or Endpoint(family, None)).refusal(refusals.unknown_key())
+            Delivery(response, known or unread(request.method, request.path, family)).refusal(refusals.unknown_key())
         elif known is not None:
             GuardedCall(self._parts, caller, known, request, response).start()
         else:
@@ -39,13 +39,12 @@ class Gateway:
 
     def _pass_through(self, family: Family, caller: Caller, request: Request, response: Response) -> None:
         """Other paths of a provider's API: only those that the configuration lets through."""
-        path = request.path.decode("latin-1")
-        allowed = self._parts.routing.passthrough(path, family) if is_relayable(request.path) else None
+        asked = unread(request.method, request.path, family)
+        allowed = self._parts.routing.passthrough(request.path.decode("latin-1"), family) if is_relayable(request.path) else None
         if allowed is None:
-            refusal = refusals.unknown_path(request.method.decode("latin-1"), path)
-            Delivery(response, Endpoint(family, None)).refusal(refusal)
-            return
-        GuardedCall(self._parts, caller, Endpoint(family, None), request, response).start_passthrough(*allowed)
+            Delivery(response, asked).refusal(refusals.unknown_path(asked.api))
+        else:
+            GuardedCall(self._parts, caller, asked, request, response).start_passthrough(*allowed)
 
 
 def _own_page(request: Request, ready: Callable[[], bool]) -> tuple[int, bytes] | None:

@@ -106,7 +106,7 @@ class GuardedCall:
             interaction, identified_by = parts.conversations.of_response(call.conversation), "conversation"
         if call.turns:
             scope = f"{caller.name}|{run}|{user}"
-            self._claim = parts.conversations.claim(scope, call.turns, interaction or parts.new_id(), fixed=bool(interaction))
+            self._claim = parts.conversations.claim(scope, call.turns, interaction or self._call_id, fixed=bool(interaction))
             identified_by = identified_by if interaction else "history"
             interaction = self._claim.interaction
         origin = Origin(
@@ -120,7 +120,7 @@ class GuardedCall:
         )
         subject = Subject(
             call_id=self._call_id,
-            target_api=f"{self._request.method.decode('latin-1')} {self._request.path.decode('latin-1')}",
+            target_api=self._endpoint.api,
             format_name="" if self._format is None else self._format.name,
             call=call,
             began_ns=self._began_ns,

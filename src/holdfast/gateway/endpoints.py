@@ -7,30 +7,38 @@ from holdfast.wire.call import Family, WireFormat
 
 
 class Endpoint(Struct, frozen=True):
-    """format: how bodies are read; None: relayed unread. free: the provider bills nothing for it."""
+    """api: method and path, for people. format: how bodies are read; None: relayed unread. free: the provider bills nothing for it."""
 
+    api: str
     family: Family
     format: WireFormat | None
     free: bool = False
 
 
 _EXACT = {
-    (b"POST", b"/v1/chat/completions"): Endpoint("openai", openai_chat.FORMAT),
-    (b"POST", b"/v1/responses"): Endpoint("openai", openai_responses.FORMAT),
-    (b"POST", b"/v1/embeddings"): Endpoint("openai", openai_embeddings.FORMAT),
-    (b"POST", b"/v1/messages"): Endpoint("anthropic", anthropic_messages.FORMAT),
-    (b"POST", b"/v1/messages/count_tokens"): Endpoint("anthropic", anthropic_count_tokens.FORMAT, free=True),
+    (b"POST", b"/v1/chat/completions"): Endpoint("POST /v1/chat/completions", "openai", openai_chat.FORMAT),
+    (b"POST", b"/v1/responses"): Endpoint("POST /v1/responses", "openai", openai_responses.FORMAT),
+    (b"POST", b"/v1/embeddings"): Endpoint("POST /v1/embeddings", "openai", openai_embeddings.FORMAT),
+    (b"POST", b"/v1/messages"): Endpoint("POST /v1/messages", "anthropic", anthropic_messages.FORMAT),
+    (b"POST", b"/v1/messages/count_tokens"): Endpoint(
+        "POST /v1/messages/count_tokens", "anthropic", anthropic_count_tokens.FORMAT, free=True
+    ),
 }
 
 _FORMATS_FOR_ERRORS: dict[Family, WireFormat] = {"openai": openai_chat.FORMAT, "anthropic": anthropic_messages.FORMAT}
 
 
 def endpoint(method: bytes, path: bytes, family: Family) -> Endpoint | None:
-    """The endpoint of a request, or None for any other path of a provider's API."""
+    """The guarded endpoint of a request, or None for any other path of a provider's API."""
     found = _EXACT.get((method, path))
     if found is None and method == b"GET" and (path == b"/v1/models" or path.startswith(b"/v1/models/")):
-        return Endpoint(family, None, free=True)
+        return unread(method, path, family, free=True)
     return found
+
+
+def unread(method: bytes, path: bytes, family: Family, *, free: bool = False) -> Endpoint:
+    """An endpoint whose requests and answers pass without being read."""
+    return Endpoint(f"{method.decode('latin-1')} {path.decode('latin-1')}", family, None, free)
 
 
 def is_relayable(path: bytes) -> bool:

@@ -47,9 +47,9 @@ def unknown_key() -> Refusal:
     )
 
 
-def unknown_path(method: str, path: str) -> Refusal:
+def unknown_path(api: str) -> Refusal:
     """A path of a provider's API that nobody allowed: there is no route around the guard."""
-    message = f"Refused by Holdfast: {method} {path} is not let through; add it to the provider's passthrough list to allow it."
+    message = f"Refused by Holdfast: {api} is not let through; add it to the provider's passthrough list to allow it."
     return Refusal(status=404, kind="unknown_path", message=message)
 
 
