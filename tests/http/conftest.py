@@ -109,7 +109,7 @@ class Heard:
     def __init__(self) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
-        self.body = b""
+        self.body = bytearray()
         self.pieces = 0
         self.ends: list[UpstreamError | None] = []
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()

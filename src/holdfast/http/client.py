@@ -18,6 +18,7 @@ from holdfast.http.reading import ReadBuffer, ReadingProtocol
 _EYEBALLS_SECONDS = 0.25
 """Head start of one address family before the other is tried as well (RFC 8305, section 5)."""
 
+_CLOSED = "the client is closed"
 _ALWAYS_WITH_LENGTH = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
@@ -40,7 +41,7 @@ class Client:
         self._buffer = ReadBuffer()
         self._pools: dict[Origin, _Pool] = {}
         self._open: set[_Connection] = set()
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._connecting: dict[asyncio.Task[None], _Call] = {}
         self._sweep: Timer | None = None
         self._closed = False
         self._emptied: asyncio.Future[None] | None = None
@@ -65,8 +66,8 @@ class Client:
         self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
-        for task in self._connecting:
-            task.cancel()
+        for call in list(self._connecting.values()):
+            call.fail(ConnectFailed(_CLOSED))
         for connection in self._open:
             connection.drop()
         if self._connecting:
@@ -78,11 +79,11 @@ class Client:
     def connect(self, call: "_Call") -> None:
         """Open a connection for the call."""
         if self._closed:
-            call.fail(ConnectFailed("the client is closed"))
+            call.fail(ConnectFailed(_CLOSED))
             return
         task = asyncio.get_running_loop().create_task(self._connect(call))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        self._connecting[task] = call
+        task.add_done_callback(self._connecting.pop)
         call.connecting(task, self._clock)
 
     def opened(self, connection: "_Connection") -> None:
@@ -135,10 +136,6 @@ class Client:
             call.not_connecting()
             call.fail(ConnectFailed(f"no connection to {origin.authority}: {_reason(error)}"))
             return
-        except asyncio.CancelledError:
-            call.not_connecting()
-            call.fail(ConnectFailed(f"no connection to {origin.authority}: given up"))
-            raise
         call.not_connecting()
         if call.ended:
             connection.drop()
