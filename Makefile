@@ -3,7 +3,9 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command 
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test check format
+.PHONY: demo test check format
+demo: $(VENV)/ready
+	$(BIN)/holdfast demo
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -n 2
 check: $(VENV)/ready
