@@ -128,6 +128,17 @@ def test_a_namespaced_tool_is_called_with_its_namespace(openai_client: openai.Op
     assert (call.namespace, call.name) == ("crm", "find")
 
 
+def test_tools_may_come_with_the_input_and_cost_their_tokens_there(openai_client: openai.OpenAI) -> None:
+    def answer(tools: list[dict[str, str]]) -> Any:
+        said: Any = [{"type": "additional_tools", "role": "developer", "tools": tools}, {"role": "user", "content": "x"}]
+        return openai_client.responses.create(model="sim-tool", input=said)
+
+    called, spoken = answer([{"type": "custom", "name": "exec"}]), answer([])
+    assert (called.output[0].type, called.output[0].name) == ("custom_tool_call", "exec")
+    assert spoken.output[0].type == "message"
+    assert called.usage.input_tokens > spoken.usage.input_tokens
+
+
 def test_embeddings_and_models(openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic) -> None:
     packed = openai_client.embeddings.create(model="e", input=["a", "b"]).data
     plain = openai_client.embeddings.create(model="e", input=["a", "b"], encoding_format="float").data

@@ -1,5 +1,6 @@
 """OpenAI Responses: reading a request, and the answer as one object. `responses_stream` writes it as events."""
 
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ class _Item(Struct):
     arguments: str = ""
     input: str = ""
     output: Any = None
+    tools: Raw = Raw(b"")
 
 
 class _Tool(Struct):
@@ -88,7 +90,7 @@ def read(body: bytes) -> Prompt:
         model=asked.model,
         stream=bool(asked.stream),
         max_output=asked.max_output_tokens,
-        tools=_offered(asked),
+        tools=_offered(asked, items),
         must_call=_must_call(asked.tool_choice),
         assistant_turns=_assistant_turns(items),
         has_tool_result=any(item.type.endswith("_output") for item in items),
@@ -107,7 +109,7 @@ def _items(given: str | list[_Item]) -> list[_Item]:
 
 
 def _read_item(item: _Item, text: Text) -> None:
-    text.tokens += MESSAGE
+    text.tokens += MESSAGE + count_json(item.tools)
     by_model = _by_model(item)
     for content in (item.content, item.summary, item.output):
         _read_content(content, text, by_model, item.role == "user")
@@ -137,15 +139,20 @@ def _assistant_turns(items: list[_Item]) -> int:
     return sum(now and not before for before, now in zip([False, *spoke], spoke, strict=False))
 
 
-def _offered(asked: _Body) -> tuple[OfferedTool, ...]:
-    if asked.tool_choice == "none" or not asked.tools:
+def _offered(asked: _Body, items: list[_Item]) -> tuple[OfferedTool, ...]:
+    """The tools of the request and, as Codex sends them, those of its `additional_tools` items."""
+    if asked.tool_choice == "none":
         return ()
     offered: list[OfferedTool] = []
-    for tool in decode(bytes(asked.tools), list[_Tool] | None) or ():  # type: ignore[arg-type]
+    for tool in chain(_tools(asked.tools), *(_tools(item.tools) for item in items if item.type == "additional_tools")):
         namespace = tool.name if tool.type == "namespace" else ""
         named = tool.tools if namespace else [tool]
         offered += [OfferedTool(one.name, one.parameters, one.type == "custom", namespace) for one in named if one.type in _CALLABLE]
     return tuple(offered)
+
+
+def _tools(raw: Raw) -> list[_Tool]:
+    return (decode(bytes(raw), list[_Tool] | None) or []) if raw else []  # type: ignore[arg-type]
 
 
 def _must_call(choice: str | _Choice | None) -> str:
