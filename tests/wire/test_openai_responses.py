@@ -289,6 +289,7 @@ def test_the_input_bound_is_above_every_byte_of_text(text: str, other: str) -> N
         {"input": [{"id": "msg_1"}]},
         {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
         {"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "https://x"}]}]},
+        {"input": [{"type": "additional_tools", "role": "developer", "tools": [{"type": "web_search"}]}]},
     ],
 )
 def test_what_the_provider_runs_or_keeps_has_no_bound(fields: dict[str, Any]) -> None:
@@ -302,6 +303,7 @@ def test_what_the_provider_runs_or_keeps_has_no_bound(fields: dict[str, Any]) ->
         {"tools": [{"type": "shell", "environment": {"type": "local"}}, {"type": "tool_search", "execution": "client"}]},
         {"input": [{"role": "user", "content": [{"type": "input_file", "file_data": "data:application/pdf;base64,AAAA"}]}]},
         {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "https://x/y.png"}]}]},
+        {"input": [{"type": "additional_tools", "role": "developer", "tools": [{"type": "namespace"}, {"type": "custom"}]}]},
     ],
 )
 def test_what_the_agent_runs_has_a_bound(fields: dict[str, Any]) -> None:

@@ -67,6 +67,7 @@ class _Request(Struct, gc=False):
 
 
 _read_request = msgspec.json.Decoder(_Request).decode
+_read_tools = msgspec.json.Decoder(list[_Tool] | None).decode
 _read_messages = msgspec.json.Decoder(list[Raw]).decode
 _read_response = msgspec.json.Decoder(Response).decode
 
@@ -83,6 +84,7 @@ class OpenAIResponses:
         request = checked(_read_request, line)
         items, messages = _history(request, fields)
         reader = ItemReader(request.model)
+        tools = _tools(request, items)
         return Call(
             model=request.model,
             stream=bool(request.stream),
@@ -92,8 +94,8 @@ class OpenAIResponses:
             tools=_present(fields, "tools"),
             params=without(fields, ("input", "instructions", "tools")),
             max_output=request.max_output_tokens,
-            input_bound=len(body) + _overhead(request) + _ITEM_TOKENS * len(items) + reader.media_tokens,
-            unbounded=reader.unbounded or _unbounded(request, fields),
+            input_bound=len(body) + _overhead(tools) + _ITEM_TOKENS * len(items) + reader.media_tokens,
+            unbounded=reader.unbounded or _unbounded(tools, fields),
             tier=request.service_tier if request.service_tier not in (None, "auto", "default") else "",
             user=request.user or (request.metadata and request.metadata.user_id) or request.safety_identifier or "",
             conversation=_conversation(request),
@@ -150,16 +152,24 @@ def _present(fields: Fields, name: str) -> Raw | None:
     return raw if (raw := fields.get(name, NULL)) != NULL else None
 
 
-def _overhead(request: _Request) -> int:
-    tools = request.tools or ()
+def _tools(request: _Request, items: list[Item]) -> list[_Tool]:
+    """Tools of the request, and those that Codex sends as an item of the input."""
+    tools = list(request.tools or ())
+    for index, item in enumerate(items):
+        if item.type == "additional_tools":
+            tools += checked(_read_tools, item.tools, f"input[{index}].tools") or ()
+    return tools
+
+
+def _overhead(tools: list[_Tool]) -> int:
     return _REQUEST_TOKENS + sum(_TOOL_TOKENS if tool.type in ("function", "custom") else _DEFINED_TOOL_TOKENS for tool in tools)
 
 
-def _unbounded(request: _Request, fields: Fields) -> str:
+def _unbounded(tools: list[_Tool], fields: Fields) -> str:
     for name, reason in _ELSEWHERE.items():
         if fields.get(name, NULL) not in _OFF:
             return reason
-    for tool in request.tools or ():
+    for tool in tools:
         hosted = tool.environment is not None and tool.environment.type != "local"
         if tool.type not in _CLIENT_TOOLS or hosted or (tool.type == "tool_search" and tool.execution != "client"):
             return f"a tool that the provider runs ({tool.type})"

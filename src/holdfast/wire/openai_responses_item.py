@@ -23,6 +23,7 @@ class Item(Struct, gc=False):
     action: Raw = NULL
     operation: Raw = NULL
     summary: Raw = NULL
+    tools: Raw = NULL
 
     @property
     def kind(self) -> str:
