@@ -18,6 +18,7 @@ from holdfast.gateway.options import AgentOptions, GatewayOptions
 from holdfast.policy.limit import WINDOWS, Limit, LimitReached
 from holdfast.runner.child import ChildOptions, Ended, StopReason, run_child
 from holdfast.runner.environment import child_environment
+from holdfast.runner.programs import adapt
 from holdfast.runner.request import RunRequest
 from holdfast.runner.shield import shield_process
 from holdfast.runner.summary import Summary, render, write
@@ -60,15 +61,17 @@ async def _run(request: RunRequest, config: Config, environment: Mapping[str, st
             )
         )
         plane.recorder.flush()
+        gateway_url = f"http://{plane.server.host}:{plane.server.port}"
         child = child_environment(
             environment,
-            gateway_url=f"http://{plane.server.host}:{plane.server.port}",
+            gateway_url=gateway_url,
             key=key,
             real_key_variables=real_key_variables(config),
             secret_values=[secret.reveal() for secret in config.secrets],
             run_id=run,
         )
-        ended = await run_child(request.command, child, ChildOptions(timeout_ns=request.timeout_ns), clock, stop)
+        command, child = adapt(request.command, child, gateway_url=gateway_url, key=key)
+        ended = await run_child(command, child, ChildOptions(timeout_ns=request.timeout_ns), clock, stop)
         summary = _summary(tally, ended, request, agent, run, clock.monotonic_ns() - began_ns)
         _record_end(plane, summary, clock)
     finally:
