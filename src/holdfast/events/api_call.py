@@ -3,6 +3,7 @@
 from msgspec import Raw, Struct
 
 from holdfast.events.decision import CostSource
+from holdfast.events.instant import Instant
 from holdfast.events.usage import Usage
 
 
@@ -10,7 +11,7 @@ class ApiCall(Struct, frozen=True, kw_only=True, tag="api_call", tag_field="kind
     """One attempt. `payload` holds what was sent beside the messages, system prompt and tools of the decision it served."""
 
     call_id: str
-    timestamp: int
+    timestamp: Instant
     agent: str
     release: str
     run: str = ""

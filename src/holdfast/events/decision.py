@@ -4,6 +4,7 @@ from typing import Literal
 
 from msgspec import Raw, Struct
 
+from holdfast.events.instant import Instant
 from holdfast.events.usage import Usage
 
 CostSource = Literal["provider", "bound", "free", "unpriced"]
@@ -20,7 +21,7 @@ class Decision(Struct, frozen=True, kw_only=True, tag="decision", tag_field="kin
     """
 
     decision_id: str
-    timestamp: int
+    timestamp: Instant
     agent: str
     release: str
     run: str = ""

@@ -4,6 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from holdfast.events.instant import Instant
+
 ErrorType = Literal["parsing", "timeout", "auth", "rate_limit", "api_error", "connection", "refused", "tool_error", "cancelled", "internal"]
 RecoveryAction = Literal["retried", "fell_back", "queued", "circuit_open", "refused", "rolled_back", "none"]
 Severity = Literal["critical", "warning", "info"]
@@ -13,7 +15,7 @@ class Error(Struct, frozen=True, kw_only=True, tag="error", tag_field="kind", om
     """One error. `full_traceback` is a Python traceback for errors of our own, the upstream's error body for errors of others."""
 
     error_id: str
-    timestamp: int
+    timestamp: Instant
     agent: str
     release: str = ""
     run: str = ""

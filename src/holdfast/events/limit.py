@@ -4,11 +4,13 @@ from typing import Literal
 
 from msgspec import Struct
 
+from holdfast.events.instant import Instant
+
 
 class LimitRefusal(Struct, frozen=True, kw_only=True, tag="limit_refusal", tag_field="kind", omit_defaults=True):
     """A call denied by a limit before it cost anything. Amounts in nano-dollars for `usd`, else a count."""
 
-    timestamp: int
+    timestamp: Instant
     agent: str
     release: str = ""
     run: str = ""
@@ -27,7 +29,7 @@ class LimitRefusal(Struct, frozen=True, kw_only=True, tag="limit_refusal", tag_f
 class LimitMark(Struct, frozen=True, kw_only=True, tag="limit_mark", tag_field="kind", omit_defaults=True):
     """Spending passed a mark (80 %, COST_THRESHOLD_ALERT); once per mark and window."""
 
-    timestamp: int
+    timestamp: Instant
     limit: str
     scope: str
     unit: Literal["usd", "calls"]

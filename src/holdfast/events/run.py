@@ -4,12 +4,14 @@ from typing import Literal
 
 from msgspec import Struct
 
+from holdfast.events.instant import Instant
+
 EndReason = Literal["exited", "timeout", "limit", "killed", "signal"]
 
 
 class RunStarted(Struct, frozen=True, kw_only=True, tag="run_started", tag_field="kind", omit_defaults=True):
     run: str
-    timestamp: int
+    timestamp: Instant
     agent: str
     release: str
     user_id: str = ""
@@ -20,7 +22,7 @@ class RunEnded(Struct, frozen=True, kw_only=True, tag="run_ended", tag_field="ki
     """`exit_code` is what `holdfast run` itself exited with."""
 
     run: str
-    timestamp: int
+    timestamp: Instant
     agent: str
     release: str
     exit_code: int
