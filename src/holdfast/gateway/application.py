@@ -41,7 +41,9 @@ class Gateway:
         """Other paths of a provider's API: only those that the configuration lets through."""
         asked = unread(request.method, request.path, family)
         allowed = self._parts.routing.passthrough(request.path.decode("latin-1"), family) if is_relayable(request.path) else None
-        if allowed is None:
+        if request.header(b"sec-websocket-key") is not None:
+            Delivery(response, asked).refusal(refusals.websocket(asked.api))
+        elif allowed is None:
             Delivery(response, asked).refusal(refusals.unknown_path(asked.api))
         else:
             GuardedCall(self._parts, caller, asked, request, response).start_passthrough(*allowed)

@@ -53,6 +53,12 @@ def unknown_path(api: str) -> Refusal:
     return Refusal(status=404, kind="unknown_path", message=message)
 
 
+def websocket(api: str) -> Refusal:
+    """What goes through a WebSocket could not be limited. On 426 Codex goes over to plain HTTP at once, on 404 after seven seconds."""
+    message = f"Refused by Holdfast: {api} is served over plain HTTP only, without a WebSocket."
+    return Refusal(status=426, kind="websocket", message=message)
+
+
 def no_destination(model: str) -> Refusal:
     return Refusal(
         status=503,
