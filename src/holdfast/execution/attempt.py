@@ -19,14 +19,16 @@ MAX_ANSWER = 64 * 1024 * 1024
 """Bytes of an answer that is read whole; a longer one fails the attempt."""
 
 AFTER_END_NS = SECOND
-"""How long an upstream may take to end its body after the stream's own terminal marker."""
+"""How long an upstream may take to end its body after the stream's own terminal marker or error event."""
+
+_NEVER = 1 << 62
 
 
 class AttemptOptions(Struct, frozen=True, kw_only=True):
-    """first_token_ns: until the first real token of a stream. idle_ns: between two pieces of an answer. total_at_ns: monotonic instant
-    at which the whole call ends, retries and fallbacks included."""
+    """first_token_ns: from the attempt's beginning to the first real token of a stream; None when no stream was asked for. idle_ns:
+    between two pieces of a stream. total_at_ns: monotonic instant at which the whole call ends, retries and fallbacks included."""
 
-    first_token_ns: int
+    first_token_ns: int | None
     idle_ns: int
     total_at_ns: int
 
@@ -35,7 +37,8 @@ class AttemptResult(Struct, kw_only=True):
     """How an attempt ended.
 
     status: 0 when no answer began. body: a whole answer or error body, empty for a stream. stream: what was read of a streamed answer.
-    held: the last bytes of a committed stream, not yet passed on. error: why it is not whole. Instants are monotonic nanoseconds.
+    held: the last bytes of a committed stream, not yet passed on. whole: the transport delivered it to its end. error: why it is no
+    answer all the same, or not whole. Instants are monotonic nanoseconds.
     """
 
     status: int = 0
@@ -44,6 +47,7 @@ class AttemptResult(Struct, kw_only=True):
     stream: StreamReader | None = None
     held: bytes = b""
     committed: bool = False
+    whole: bool = False
     error: UpstreamError | None = None
     began_ns: int = 0
     first_token_ns: int | None = None
@@ -63,7 +67,10 @@ class AttemptListener(Protocol):
 
 
 class Attempt:
-    """Implements `Receiver`. `read_stream` makes the reader of a successful event stream; None relays a success unread as it comes."""
+    """Implements `Receiver`; nothing is sent before `start`.
+
+    read_stream: makes the reader of a successful event stream; None relays a success unread as it comes.
+    """
 
     def __init__(
         self,
@@ -74,23 +81,31 @@ class Attempt:
         listener: AttemptListener,
         read_stream: Callable[[], StreamReader] | None,
     ) -> None:
+        self._upstream = upstream
+        self._request = request
         self._clock = clock
         self._listener = listener
         self._options = options
         self._read_stream = read_stream
-        now = clock.monotonic_ns()
-        self.result = AttemptResult(began_ns=now)
+        self.result = AttemptResult(began_ns=clock.monotonic_ns())
         self._pieces: list[bytes] = []
         self._relayed = False
+        self._paused = False
         self._decoder: _Inflater | None = None
         self._over = False
         self._phase: TimeoutKind = "total"
-        self._due = options.total_at_ns
-        self._timer: Timer | None = clock.call_later(max(self._due - now, 0), self._on_timer)
+        self._due = _NEVER
+        self._timer: Timer | None = None
         self._exchange: Exchange | None = None
-        exchange = upstream.send(request, self)
-        if not self._over:
-            self._exchange = exchange
+
+    def start(self) -> None:
+        """Send the request. The listener may hear of a failure before this returns."""
+        first_token_ns = self._options.first_token_ns
+        if first_token_ns is None:
+            self._wait("total", _NEVER)
+        else:
+            self._wait("first_token", first_token_ns)
+        self._exchange = self._upstream.send(self._request, self)
 
     def cancel(self) -> AttemptResult:
         """Drop the attempt at once; the listener hears nothing more. Returns how far it came."""
@@ -101,10 +116,15 @@ class Attempt:
         return self.result
 
     def pause(self) -> None:
+        """Stop reading; until `resume` no pause between two pieces is the upstream's."""
+        self._paused = True
         if self._exchange is not None:
             self._exchange.pause()
 
     def resume(self) -> None:
+        self._paused = False
+        if self._phase == "idle":
+            self._due = self._clock.monotonic_ns() + self._options.idle_ns
         if self._exchange is not None:
             self._exchange.resume()
 
@@ -127,7 +147,6 @@ class Attempt:
             self._listener.attempt_committed(status, headers, b"")
         elif success and self._read_stream is not None and (_header(headers, b"content-type") or b"").startswith(b"text/event-stream"):
             result.stream = self._read_stream()
-            self._wait("first_token", self._options.first_token_ns - (self._clock.monotonic_ns() - result.began_ns))
 
     def response_data(self, data: bytes) -> None:
         self.result.received += len(data)
@@ -151,8 +170,7 @@ class Attempt:
         self._end(None)
 
     def response_failed(self, error: UpstreamError) -> None:
-        stream = self.result.stream
-        self._end(None if stream is not None and stream.ended else error)
+        self._end(None if self._said_its_end() else error)
 
     def _stream_data(self, stream: StreamReader, data: bytes) -> None:
         result = self.result
@@ -161,8 +179,7 @@ class Attempt:
             result.first_token_ns = self._clock.monotonic_ns()
         if stream.ended or stream.error is not None:
             self._pieces.append(passed)
-            if stream.ended:
-                self._wait("idle", AFTER_END_NS)
+            self._wait("idle", AFTER_END_NS)
             return
         if result.committed:
             self._due = self._clock.monotonic_ns() + self._options.idle_ns
@@ -176,6 +193,11 @@ class Attempt:
             held, self._pieces = b"".join(self._pieces), []
             self._listener.attempt_committed(result.status, result.headers, held)
 
+    def _said_its_end(self) -> bool:
+        """Whether the stream's own last word came, be it of success or of failure."""
+        stream = self.result.stream
+        return stream is not None and (stream.ended or stream.error is not None)
+
     def _end(self, error: UpstreamError | None) -> None:
         """The transport is done; `held` keeps the last bytes so that the record can be written before they go out."""
         if self._over:
@@ -184,10 +206,11 @@ class Attempt:
         if result.stream is not None:
             self._pieces.append(result.stream.flush())
             result.held = b"".join(self._pieces)
-            if error is None and not result.stream.ended and result.stream.error is None:
+            if error is None and not self._said_its_end():
                 error = ConnectionCut("the stream ended without its terminal marker")
         elif not self._relayed:
             result.body = b"".join(self._pieces) if len(self._pieces) != 1 else self._pieces[0]
+        result.whole = error is None
         result.error = error
         self._finish_quietly()
         self._listener.attempt_ended(result)
@@ -220,32 +243,32 @@ class Attempt:
     def _on_timer(self) -> None:
         """Progress moves `_due` without touching the timer: a timer that is early sets itself again."""
         now = self._clock.monotonic_ns()
-        due = min(self._due, self._options.total_at_ns)
+        total_at = self._options.total_at_ns
+        if self._paused and self._phase == "idle":
+            self._due = max(self._due, now + self._options.idle_ns)
+        due = min(self._due, total_at)
         if now < due:
             self._timer = self._clock.call_later(due - now, self._on_timer)
             return
         self._timer = None
-        stream = self.result.stream
-        if stream is not None and stream.ended:
-            self._fail_after_end()
-        elif due == self._options.total_at_ns:
-            self._fail(TimedOut("total", now - self.result.began_ns))
+        if self._said_its_end():
+            if self._exchange is not None:
+                self._exchange.cancel()
+            self._end(None)
         else:
-            self._fail(TimedOut(self._phase, now - self.result.began_ns))
-
-    def _fail_after_end(self) -> None:
-        if self._exchange is not None:
-            self._exchange.cancel()
-        self._end(None)
+            self._fail(TimedOut("total" if now >= total_at else self._phase, now - self.result.began_ns))
 
 
 class _Inflater:
     """Takes gzip and deflate off, with or without the zlib header; KeyError for any other coding."""
 
     def __init__(self, encoding: bytes) -> None:
-        self._inflate = zlib.decompressobj({b"gzip": 47, b"x-gzip": 47, b"deflate": 15}[encoding.strip().lower()])
+        self._window = {b"gzip": 47, b"x-gzip": 47, b"deflate": 0}[encoding.strip().lower()]
+        self._inflate: zlib._Decompress | None = None
 
     def decode(self, data: bytes) -> bytes:
+        if self._inflate is None:
+            self._inflate = zlib.decompressobj(self._window or (15 if data[0] & 15 == 8 else -15))
         decoded = self._inflate.decompress(data, MAX_ANSWER)
         if self._inflate.unconsumed_tail:
             raise zlib.error("answer inflates beyond all measure")

@@ -63,6 +63,7 @@ class GuardedCall:
         self._attempt: Attempt | None = None
         self._waiting: Timer | None = None
         self._sent = 0
+        self._served_by = ""
         self._last_failure: AttemptResult | None = None
         self._over = False
         response.disconnected = self._client_left
@@ -109,6 +110,8 @@ class GuardedCall:
             self._claim = parts.conversations.claim(scope, call.turns, interaction or self._call_id, fixed=bool(interaction))
             identified_by = identified_by if interaction else "history"
             interaction = self._claim.interaction
+        if call.conversation and interaction:  # the provider's own id may be all that later requests have in common with this one
+            parts.conversations.remember_response(call.conversation, interaction)
         origin = Origin(
             agent=caller.name,
             release=caller.release,
@@ -152,7 +155,8 @@ class GuardedCall:
     def _values(self, destination: Destination) -> dict[Scope, str]:
         """What each scope counts this call under."""
         origin = self._origin
-        values: dict[Scope, str] = {"all": "", "agent": origin.agent, "release": origin.release, "user": origin.user}
+        agent = self._caller.agent.name  # the one whose limits these are, whatever name the request goes by
+        values: dict[Scope, str] = {"all": "", "agent": agent, "release": origin.release, "user": origin.user}
         if origin.run:
             values["run"] = origin.run
         if origin.interaction:
@@ -194,6 +198,7 @@ class GuardedCall:
             )
             body = self._format.rewrite(body, self._call, self._rewrite)
         self._sent = len(body)
+        self._served_by = destination.label
         path = request.path[3:] if request.path.startswith(b"/v1/") else request.path
         outgoing = UpstreamRequest(
             origin=provider.origin,
@@ -203,16 +208,21 @@ class GuardedCall:
             body=body,
             connect_timeout_ns=timeouts.connect_ns,
         )
-        options = AttemptOptions(first_token_ns=timeouts.first_token_ns, idle_ns=timeouts.idle_ns, total_at_ns=self._total_at_ns)
+        options = AttemptOptions(
+            first_token_ns=timeouts.first_token_ns if self._call.stream else None,
+            idle_ns=timeouts.idle_ns,
+            total_at_ns=self._total_at_ns,
+        )
         read_stream = None if self._format is None else self._stream_reader
-        self._attempt = Attempt(self._parts.upstream, outgoing, options, self._parts.clock, self, read_stream)
+        self._attempt = attempt = Attempt(self._parts.upstream, outgoing, options, self._parts.clock, self, read_stream)
+        attempt.start()
 
     def _stream_reader(self) -> StreamReader:
         assert self._format is not None
         return self._format.stream(self._call, self._rewrite)
 
     def _own_headers(self, attempts: int, cost: Cost | None = None) -> list[tuple[bytes, bytes]]:
-        own = [(b"x-holdfast-served-by", _header_value(self._label())), (b"x-holdfast-attempts", b"%d" % attempts)]
+        own = [(b"x-holdfast-served-by", _header_value(self._served_by)), (b"x-holdfast-attempts", b"%d" % attempts)]
         if self._format is not None:
             own.append((b"x-holdfast-decision", self._call_id.encode("ascii")))
         if self._origin.interaction:
@@ -222,10 +232,6 @@ class GuardedCall:
         if cost is not None and cost.amount is not None:
             own.append((b"x-holdfast-cost-usd", to_usd(cost.amount).encode("ascii")))
         return own
-
-    def _label(self) -> str:
-        destination = self._destinations[self._at]
-        return "reply" if isinstance(destination, Reply) else destination.label
 
     def attempt_committed(self, status: int, headers: Headers, data: bytes) -> None:
         self._delivery.own = self._own_headers(attempts=self._record.attempts + 1)
@@ -270,9 +276,9 @@ class GuardedCall:
         return cost
 
     def _succeed(self, result: AttemptResult, answer: Answer, cost: Cost) -> None:
-        self._record.attempt(result, cost, self._label(), self._sent, failed=False)
+        self._record.attempt(result, cost, self._served_by, self._sent, failed=False)
         if self._format is not None:
-            self._record.decision(answer, cost, self._label(), self._claim, result.first_token_ns)
+            self._record.decision(answer, cost, self._served_by, self._claim, result.first_token_ns)
         if self._claim is not None:
             self._parts.conversations.answered(self._claim, answer.turns, self._call_id)
             self._claim = None
@@ -296,8 +302,8 @@ class GuardedCall:
         wait_ns = None if result.committed else self._retry_in_ns(result)
         fall_back = wait_ns is None and not result.committed and self._may_fall_back(result)
         recovery: RecoveryAction = "retried" if wait_ns is not None else "fell_back" if fall_back else "none"
-        self._record.attempt(result, cost, self._label(), self._sent, failed=True)
-        self._record.failure(result, self._label(), recovery)
+        self._record.attempt(result, cost, self._served_by, self._sent, failed=True)
+        self._record.failure(result, self._served_by, recovery)
         self._last_failure = result
         if wait_ns is not None:
             self._retries += 1
@@ -307,7 +313,7 @@ class GuardedCall:
             self._next_destination()
         else:
             if result.committed and answer is not None and self._format is not None:
-                self._record.decision(answer, cost, self._label(), self._claim, result.first_token_ns)
+                self._record.decision(answer, cost, self._served_by, self._claim, result.first_token_ns)
             self._give_up(result)
 
     def _retry_in_ns(self, result: AttemptResult) -> int | None:
@@ -355,7 +361,7 @@ class GuardedCall:
             self._return_claim()
             if not self._delivery.started:
                 self._delivery.own = self._own_headers(self._record.attempts)
-            self._delivery.failure(result, self._label(), retried=self._retries > 0)
+            self._delivery.failure(result, self._served_by, retried=self._retries > 0)
 
     def _reply(self, reply: Reply) -> None:
         """The route's last resort: an answer of the gateway's own."""
@@ -364,6 +370,7 @@ class GuardedCall:
         if body is None:
             self._without_attempt(refusals.no_destination(self._call.model))
             return
+        self._served_by, self._rewrite = "reply", Rewrite()
         self._record.decision(Answer(text=reply.text, finish_reason="canned"), Cost(0, 0, "free", None), "reply", self._claim, None)
         if self._claim is not None:
             self._parts.conversations.answered(self._claim, [turn("assistant", [reply.text])], self._call_id)
@@ -399,19 +406,24 @@ class GuardedCall:
         self._over = True
         if self._waiting is not None:
             self._waiting.cancel()
-        if self._attempt is not None:
-            result = self._attempt.cancel()
-            self._attempt = None
-            result.error = ConnectionCut("the client left")
-            answer = self._answer(result)
-            cost = self._settle(result, answer)
-            self._record.attempt(result, cost, self._label(), self._sent, failed=True)
-            self._record.cancelled(self._label())
-            if answer is not None and result.committed and self._format is not None:
-                self._record.decision(answer, cost, self._label(), self._claim, result.first_token_ns)
+        if self._attempt is None:
+            self._record.cancelled(self._served_by or "before any attempt")
+        else:
+            self._cancel(self._attempt)
         self._return_claim()
         with suppress(StorageError):  # nobody is left to be told; the next call is
             self._record.flush()
+
+    def _cancel(self, attempt: Attempt) -> None:
+        result = attempt.cancel()
+        self._attempt = None
+        result.error = ConnectionCut("the client left")
+        answer = self._answer(result)
+        cost = self._settle(result, answer)
+        self._record.attempt(result, cost, self._served_by, self._sent, failed=True)
+        self._record.cancelled(self._served_by)
+        if answer is not None and result.committed and self._format is not None:
+            self._record.decision(answer, cost, self._served_by, self._claim, result.first_token_ns)
 
     def _return_claim(self) -> None:
         if self._claim is not None:

@@ -53,14 +53,17 @@ class Delivery:
     def failure(self, result: AttemptResult, served_by: str, *, retried: bool) -> None:
         """Pass a failure on as the agent would have seen it without Holdfast.
 
-        An error answer keeps its status and body. A stream that was cut is cut, without its end being faked. What no upstream said
-        becomes 503 (no connection), 504 (time-out) or 502.
+        An error answer keeps its status and body, and so does one that its format does not allow. What was cut is cut, without its end
+        being faked. What no upstream said becomes 503 (no connection), 504 (time-out) or 502.
         """
-        if self.started or (result.stream is not None and result.status):
+        cut = isinstance(result.error, ConnectionCut)
+        if self.started or (result.stream is not None and (cut or result.error is None)):
             if not self.started:
                 self.start(result.status, result.headers, b"")
             self._broken_stream(result, served_by)
-        elif result.error is None:
+        elif cut:
+            self._response.abort()
+        elif result.whole:
             headers = downstream_headers(result.headers)
             if retried:  # the retries that were due are done: the SDK's own would multiply them
                 headers = [pair for pair in headers if pair[0] != _DO_NOT_RETRY[0]] + [_DO_NOT_RETRY]
