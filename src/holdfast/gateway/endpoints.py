@@ -1,5 +1,7 @@
 """Which paths the gateway serves, and in which wire format each speaks."""
 
+from urllib.parse import unquote_to_bytes
+
 from msgspec import Struct
 
 from holdfast.wire import anthropic_count_tokens, anthropic_messages, openai_chat, openai_embeddings, openai_responses
@@ -31,7 +33,7 @@ _FORMATS_FOR_ERRORS: dict[Family, WireFormat] = {"openai": openai_chat.FORMAT, "
 def endpoint(method: bytes, path: bytes, family: Family) -> Endpoint | None:
     """The guarded endpoint of a request, or None for any other path of a provider's API."""
     found = _EXACT.get((method, path))
-    if found is None and method == b"GET" and (path == b"/v1/models" or path.startswith(b"/v1/models/")):
+    if found is None and method == b"GET" and (path == b"/v1/models" or (path.startswith(b"/v1/models/") and _is_plain(path))):
         return unread(method, path, family, free=True)
     return found
 
@@ -46,9 +48,19 @@ def is_relayable(path: bytes) -> bool:
 
     What the upstream would fold into another path (`..`, `%63hat`, `//`, a trailing slash, capitals) would be a route around the guard.
     """
-    if b"%" in path or b"\\" in path or b";" in path or any(part in (b"", b".", b"..") for part in path[1:].split(b"/")):
+    if b"%" in path or not _is_plain(path):
         return False
-    return not any(path.lower() == guarded for _, guarded in _EXACT)
+    folded = path.lower()
+    # An upstream gets a path without `/v1` behind its own prefix, which may well end in one.
+    return not any(folded.endswith(guarded) or folded == guarded.removeprefix(b"/v1") for _, guarded in _EXACT)
+
+
+def _is_plain(path: bytes) -> bool:
+    """Whether nothing in a path can be folded away, not even after decoding: names of models may hold an encoded slash."""
+    decoded = unquote_to_bytes(path)
+    return not any(mark in decoded for mark in (b"%", b"\\", b";")) and not any(
+        part in (b"", b".", b"..") for part in decoded[1:].split(b"/")
+    )
 
 
 def error_format(family: Family) -> WireFormat:
