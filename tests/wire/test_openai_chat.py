@@ -159,6 +159,7 @@ def test_rewritten_history_means_the_same(one: dict[str, Any], other: dict[str, 
             )
         ),
         (assistant(audio={"id": "a"}), assistant(audio={"id": "b"})),
+        (assistant(content="", audio={"id": "a"}), assistant(content="")),
     ],
 )
 def test_history_of_another_meaning_differs(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -207,6 +208,7 @@ def test_an_inline_document_has_a_bound() -> None:
         {"tools": [{"type": "function"}, {"type": "browser_search"}]},
         {"model": "gpt-4o-search-preview"},
         {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1", "file_data": "AAAA"}}]}]},
         {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}]}]},
         {"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "https://example.com/v"}}]}]},
         {"messages": [USER, assistant(audio={"id": "audio_1"})]},

@@ -167,11 +167,12 @@ def test_a_streamed_answer_is_put_together() -> None:
         chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"a"'}}]}),
         chunk({"tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}]}),
         chunk({}, finish="tool_calls"),
+        chunk({"content": ""}),
         chunk(usage=USAGE),
     )
     assert not stream.ended
     assert not stream.answer().complete
-    stream.feed(DONE)
+    stream.feed(DONE + b": bye\n\n")
     calls = (ToolCall("f", '{"a":1}', "c1"), ToolCall("g", "{}", "c2"))
     answer = stream.answer()
     assert answer == Answer(

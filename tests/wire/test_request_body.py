@@ -110,6 +110,12 @@ def test_an_error_names_the_field(body: bytes, param: str | None) -> None:
     assert within.value.param == ("outer" if param is None else f"outer.{param}")
 
 
+@pytest.mark.parametrize("body", [b'{"a":"\xff"}', b'{"a":["\xc3"]}', b'{"a":"\xed\xa0\x80"}'])
+def test_a_field_that_is_not_utf8_is_refused_even_where_it_is_not_read(body: bytes) -> None:
+    with pytest.raises(MalformedRequest, match="UTF-8"):
+        read_fields(body)
+
+
 @given(st.binary(max_size=40) | st.text(max_size=40).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_reading_fields_raises_nothing_but_malformed_request(body: bytes) -> None:
     try:

@@ -75,6 +75,12 @@ def test_an_event_in_one_piece_is_not_copied() -> None:
     assert event.raw is data
 
 
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+def test_the_lines_of_an_event_are_read_one_by_one(line_end: bytes) -> None:
+    (event,) = Splitter().feed(line_end.join([b"data: a", b": note", b"event: x", b"data:b", b"", b""]))
+    assert (event.name, event.data) == (b"x", b"a\nb")
+
+
 def test_a_byte_order_mark_does_not_hide_the_first_event() -> None:
     (event,) = Splitter().feed(b"\xef\xbb\xbfdata: x\n\n")
     assert event.data == b"x"

@@ -13,7 +13,6 @@ import msgspec
 from holdfast.wire.call import Turn
 
 _DIGEST_SIZE = 16
-_EXACT = 2**53  # beyond it, a float no longer names one integer
 
 
 def _number(text: str) -> int | float:
@@ -21,7 +20,7 @@ def _number(text: str) -> int | float:
     value = float(text)
     if isinf(value):
         raise ValueError(f"{text} is out of range")
-    return int(value) if abs(value) <= _EXACT and value.is_integer() else value
+    return int(value) if value.is_integer() else value
 
 
 _decode = msgspec.json.Decoder(float_hook=_number).decode

@@ -10,7 +10,6 @@ MAX_EVENT = 16 * 1024 * 1024
 _BLANK_LINE = re.compile(rb"(?>\r\n?|\n)(?>\r\n?|\n)")
 """The end of a line and an empty line after it. Atomic groups: CRLF is one line end, never two."""
 _LINE_END = re.compile(rb"\r\n?|\n")
-_SEAM = 3  # a blank line that is split over two feeds has at most this many of its four bytes in the first
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -43,7 +42,7 @@ class Splitter:
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes; the rest is held."""
         if self._held:
-            seam = max(len(self._held) - _SEAM, 0)
+            seam = len(self._held) - 1  # no blank line is held, so a new one begins at the last byte at the earliest
             self._held += data
             if _BLANK_LINE.search(self._held, seam) is None:
                 return self._overflow()
