@@ -3,5 +3,6 @@
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.exchange import MemoryResponse, request
 from holdfast.testing.recorder import MemoryRecorder
+from holdfast.testing.upstream import MemoryUpstream
 
-__all__ = ["FakeClock", "MemoryRecorder", "MemoryResponse", "request"]
+__all__ = ["FakeClock", "MemoryRecorder", "MemoryResponse", "MemoryUpstream", "request"]

@@ -1,0 +1,59 @@
+"""A gateway without connections, files or time of its own: every call of a test runs in one thread, under the test's clock."""
+
+from collections.abc import Mapping
+from random import Random
+
+from holdfast.execution.limiter import Limiter
+from holdfast.gateway.application import Gateway
+from holdfast.gateway.options import GatewayOptions
+from holdfast.gateway.parts import Parts
+from holdfast.gateway.routing import Routing
+from holdfast.http.message import Request
+from holdfast.policy.history import Conversations
+from holdfast.policy.limit import LimitReached
+from holdfast.testing.clock import FakeClock
+from holdfast.testing.exchange import MemoryResponse, request
+from holdfast.testing.ledger import MemoryLedger
+from holdfast.testing.recorder import MemoryRecorder
+from holdfast.testing.upstream import MemoryUpstream
+
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+class MemoryGateway:
+    """The real gateway over doubles of everything around it.
+
+    jitter: what stands in for a random number in [0, 1) wherever waits are spread. refused: the refusals by limits that were reported.
+    """
+
+    def __init__(self, options: GatewayOptions, *, jitter: float = 0.5) -> None:
+        self.clock = FakeClock()
+        self.upstream = MemoryUpstream()
+        self.recorder = MemoryRecorder()
+        self.ledger = MemoryLedger(self.clock)
+        self.limiter = Limiter(self.ledger, self.clock)
+        self.refused: list[LimitReached] = []
+        self.application = Gateway(
+            Parts(
+                options=options,
+                clock=self.clock,
+                upstream=self.upstream,
+                limiter=self.limiter,
+                recorder=self.recorder,
+                conversations=Conversations(),
+                routing=Routing(options.providers),
+                uniform=lambda: jitter,
+                bits=Random(0).getrandbits,  # noqa: S311 - numbers events, the same in every run
+                limit_refused=self.refused.append,
+            )
+        )
+
+    def call(self, method: str, target: str, body: object = None, headers: Mapping[str, str] = _NO_HEADERS) -> MemoryResponse:
+        """Send a request from loopback and let the ledger answer; see `holdfast.testing.request`."""
+        return self.handle(request(method, target, body, headers))
+
+    def handle(self, asked: Request) -> MemoryResponse:
+        response = MemoryResponse()
+        self.application(asked, response)
+        self.clock.advance(0)
+        return response
