@@ -1,0 +1,177 @@
+"""The promise, attacked: whatever two processes, the ledger, the clock and crashes do, no window ever holds more than its limit."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from holdfast.clock import SECOND
+from holdfast.errors import StorageError
+from holdfast.execution.limiter import Ask, Limiter, Outcome, Reservation
+from holdfast.policy.allowance import Window
+from holdfast.policy.limit import Limit
+from holdfast.testing import FakeClock
+from holdfast.testing.ledger import MemoryLedger
+
+LIMITS = (
+    Limit(scope="all", unit="usd", amount=1_000, per_ns=60 * SECOND),
+    Limit(scope="agent", unit="calls", amount=7, per_ns=120 * SECOND),
+    Limit(scope="run", unit="usd", amount=2_500),
+    Limit(scope="user", unit="usd", amount=300, per_ns=60 * SECOND),
+)
+WHICH = st.sampled_from([0, 0, 0, 1])
+LEAST = st.sampled_from([0, 1, 40, 100, 150])
+EXTRA = st.sampled_from([0, 0, 0, 30, 400])
+TIMES = st.sampled_from([1, 1, 3, 12])
+
+
+class Seen:
+    """One call as the provider saw it."""
+
+    def __init__(self, wall_ns: int, monotonic_ns: int, usd: int) -> None:
+        self.wall_ns = wall_ns
+        self.monotonic_ns = monotonic_ns
+        self.usd = usd
+        self.calls = 1
+
+    def amount(self, limit: Limit) -> int:
+        return self.usd if limit.unit == "usd" else self.calls
+
+
+class Process:
+    """A limiter with its ledger; dies with everything that it holds."""
+
+    def __init__(self, clock: FakeClock, rows: dict[tuple[str, int, str], int], name: str) -> None:
+        self.clock = clock
+        self.ledger = MemoryLedger(clock, name, rows=rows)
+        self.limiter = Limiter(self.ledger, clock)
+        self.open: list[tuple[Reservation, Seen]] = []
+
+
+class TwoProcesses(RuleBasedStateMachine):
+    forward_steps = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.rows: dict[tuple[str, int, str], int] = {}
+        self.started = 0
+        self.processes = [self.start(), self.start()]
+        self.seen: list[Seen] = []
+        self.limits: list[Limit] = []
+
+    def start(self) -> Process:
+        self.started += 1
+        return Process(self.clock, self.rows, f"process {self.started}")
+
+    @initialize(limits=st.lists(st.sampled_from(LIMITS), min_size=1, max_size=2, unique=True))
+    def choose(self, limits: list[Limit]) -> None:
+        self.limits = limits
+
+    @rule(which=WHICH, least=LEAST, extra=EXTRA, times=TIMES)
+    def reserve(self, which: int, least: int, extra: int, times: int) -> None:
+        process = self.processes[which]
+
+        def done(outcome: Outcome) -> None:
+            if isinstance(outcome, Reservation):
+                assert least <= outcome.usd <= least + extra
+                seen = Seen(self.clock.wall_ns(), self.clock.monotonic_ns(), outcome.usd)
+                self.seen.append(seen)
+                process.open.append((outcome, seen))
+
+        for _ in range(times):
+            process.limiter.reserve([(limit, "") for limit in self.limits], Ask(usd_least=least, usd_most=least + extra), done)
+
+    @rule(which=WHICH, least=LEAST, extra=EXTRA, times=TIMES)
+    def reserve_and_hear(self, which: int, least: int, extra: int, times: int) -> None:
+        self.reserve(which, least, extra, times)
+        for _ in range(3):
+            self.clock.advance(self.processes[which].ledger.delay_ns)
+
+    @rule(which=WHICH, percent=st.sampled_from([0, 30, 100]))
+    def settle_all(self, which: int, percent: int) -> None:
+        while self.processes[which].open:
+            self.settle(which, 0, percent)
+
+    @rule(which=WHICH, at=st.integers(0, 50), percent=st.integers(0, 100))
+    def settle(self, which: int, at: int, percent: int) -> None:
+        held = self.processes[which].open
+        if held:
+            reservation, seen = held.pop(at % len(held))
+            seen.usd = reservation.usd * percent // 100
+            assert reservation.settle(seen.usd) == 0
+
+    @rule(which=WHICH, at=st.integers(0, 50))
+    def cancel(self, which: int, at: int) -> None:
+        held = self.processes[which].open
+        if held:
+            reservation, seen = held.pop(at % len(held))
+            seen.usd = seen.calls = 0
+            reservation.cancel()
+            reservation.settle(10)
+
+    @rule(slots=st.sampled_from([0, 0, 0, 1, 2, 58, 59, 60, 61, 120]), ms=st.sampled_from([0, 1, 60, 500, 999]))
+    def advance(self, slots: int, ms: int) -> None:
+        self.clock.advance((slots * 1_000 + ms) * SECOND // 1_000)
+
+    @rule(slots=st.sampled_from([-120, -61, -60, -59, -2, -1, 0, 1, 2, 59, 60, 61]), ms=st.sampled_from([0, 1, 500, 999]))
+    def step_wall(self, slots: int, ms: int) -> None:
+        step = (slots * 1_000 + ms) * SECOND // 1_000
+        self.clock.step_wall(step if self.forward_steps else -abs(step))
+
+    @rule(which=WHICH, ms=st.sampled_from([0, 0, 10, 900, 2_500, 10_000]))
+    def delay_the_ledger(self, which: int, ms: int) -> None:
+        self.processes[which].ledger.delay_ns = ms * SECOND // 1_000
+
+    @rule(which=WHICH)
+    def ask_a_broken_ledger(self, which: int) -> None:
+        ledger = self.processes[which].ledger
+        ledger.failing = StorageError("no")
+        self.clock.advance(SECOND)
+        ledger.failing = None
+
+    @rule(which=WHICH)
+    def crash(self, which: int) -> None:
+        self.processes[which].ledger.crash()
+        self.processes[which] = self.start()
+
+    @rule(which=WHICH)
+    def restart(self, which: int) -> None:
+        """A clean end; calls still open may have cost what they reserved."""
+        process = self.processes[which]
+        process.limiter.close(lambda _: None)
+        self.clock.advance(process.ledger.delay_ns)
+        self.processes[which] = self.start()
+
+    @invariant()
+    def no_window_holds_more_than_its_limit(self) -> None:
+        for limit in self.limits:
+            assert most_in_a_window(limit, [(seen.wall_ns, seen.amount(limit)) for seen in self.seen]) <= limit.amount
+            if not self.forward_steps:
+                assert most_in_a_window(limit, [(seen.monotonic_ns, seen.amount(limit)) for seen in self.seen]) <= limit.amount
+
+    @invariant()
+    def nothing_leaves_the_ledger_before_it_has_left_the_window(self) -> None:
+        for limit in self.limits:
+            window = Window.of(limit.per_ns)
+            seen = [(window.slot(each.wall_ns), each.amount(limit)) for each in self.seen]
+            rows = [(slot, amount) for (account, slot, _), amount in self.rows.items() if account == limit.account("")]
+            for since, _ in seen:
+                assert sum(amount for slot, amount in seen if slot >= since) <= sum(amount for slot, amount in rows if slot >= since)
+
+
+class TwoProcessesWhoseClockOnlyStepsBack(TwoProcesses):
+    """Then the promise holds in true time too: a step back reopens nothing."""
+
+    forward_steps = False
+
+
+def most_in_a_window(limit: Limit, amounts: list[tuple[int, int]]) -> int:
+    if limit.per_ns is None:
+        return sum(amount for _, amount in amounts)
+    return max((sum(a for t, a in amounts if begin <= t < begin + limit.per_ns) for begin, _ in amounts), default=0)
+
+
+TestTwoProcesses = TwoProcesses.TestCase
+TestTwoProcesses.settings = settings(max_examples=250, stateful_step_count=30, deadline=None)
+TestTwoProcessesWhoseClockOnlyStepsBack = TwoProcessesWhoseClockOnlyStepsBack.TestCase
+TestTwoProcessesWhoseClockOnlyStepsBack.settings = settings(max_examples=250, stateful_step_count=30, deadline=None)
