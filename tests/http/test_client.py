@@ -153,6 +153,17 @@ def test_answers_without_a_body_leave_the_connection_in_use(upstream: Any, heard
     with_client(use)
 
 
+def test_garbage_after_an_answer_to_head_ends_the_connection(upstream: Any, heard: Any, request_to: Any) -> None:
+    async def use(client: Client) -> None:
+        answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz"
+        async with upstream(answering(answer, OK), forever) as (peer, origin):
+            assert (await call(client, request_to(origin, method=b"HEAD", body=b""), heard)).error is None
+            assert (await call(client, request_to(origin), heard)).error is None
+            assert peer.connections == 2
+
+    with_client(use)
+
+
 def test_bytes_on_an_idle_connection_end_it(upstream: Any, heard: Any, request_to: Any) -> None:
     async def chatty(peer: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await peer.read_request(reader)
@@ -299,8 +310,24 @@ def test_connecting_ends_at_its_time_out_or_when_cancelled(upstream: Any, heard:
             assert late.error.kind == "connect"
             assert cancelled.ends == []
             assert clock.pending == 0
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert not client._connecting
 
     with_client(use, clock)
+
+
+def test_a_cancelled_call_on_a_used_connection_is_not_sent_again(upstream: Any, heard: Any, request_to: Any) -> None:
+    async def use(client: Client) -> None:
+        async with upstream(cutting(b"")) as (peer, origin):
+            await call(client, request_to(origin), heard)
+            client.send(request_to(origin), heard()).cancel()
+            while client._open:
+                await asyncio.sleep(0)
+            assert not client._connecting
+            assert peer.connections == 1
+
+    with_client(use)
 
 
 def test_cancel_closes_at_once_and_nothing_more_is_heard(upstream: Any, heard: Any, request_to: Any) -> None:
@@ -329,6 +356,7 @@ def test_a_receiver_may_cancel_and_send_anew_from_within_a_callback(upstream: An
                 client.send(request_to(origin), second)
 
             first.response_started = started
+            first.response_data = first.ends.append
             exchange = client.send(request_to(origin), first)
             await asyncio.wait_for(second.over, 5)
             assert (first.body, first.ends, second.body) == (b"", [], b"ok")

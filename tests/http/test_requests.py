@@ -79,6 +79,7 @@ HOSTILE = {
     "a head without end": (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 2000, 431),
     "a name without end": (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a" * 2000, 431),
     "a target without end": (b"GET /" + b"a" * 2000, 431),
+    "a large target": (b"GET /" + b"a" * 2000 + b" HTTP/1.0\r\n\r\n", 431),
     "TLS on the plain port": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 40, 400),
 }
 

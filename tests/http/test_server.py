@@ -1,6 +1,7 @@
 """Server: order, deadlines, back-pressure, and answers that are well-formed whatever happens."""
 
 import asyncio
+import inspect
 import json
 import logging
 import socket
@@ -100,10 +101,17 @@ def test_pipelined_requests_are_served_one_at_a_time_in_order(line: Any) -> None
 
 
 def test_a_thousand_pipelined_requests_answered_at_once_do_not_nest(line: Any) -> None:
-    it = line(echo)
+    depths = set()
+
+    def application(request: Request, response: Response) -> None:
+        depths.add(len(inspect.stack(0)))
+        echo(request, response)
+
+    it = line(application)
     for _ in range(20):
         it.feed(GET % 1 * 50)
     assert it.sent.count(b"HTTP/1.1 200 OK") == 1000
+    assert len(depths) == 1
 
 
 def test_the_good_requests_before_a_bad_one_are_answered_first(line: Any) -> None:
@@ -433,6 +441,17 @@ def test_closing_lets_answers_end_and_cuts_the_rest(desk: Any, dial: Any) -> Non
             await asyncio.open_connection(server.host, server.port)
 
     asyncio.run(main())
+
+
+def test_a_stream_begun_before_the_drain_is_the_connections_last(line: Any) -> None:
+    it = line()
+    it.feed(GET % 0)
+    response = it.desk.calls[0][1]
+    response.start(200, [])
+    it.connections.drain()
+    response.end()
+    assert it.sent.endswith(b"0\r\n\r\n")
+    assert it.transport.state == "closed"
 
 
 def test_small_packets_are_sent_at_once_and_a_given_socket_is_used(dial: Any) -> None:

@@ -366,7 +366,6 @@ class _Answer:
 
     def fail(self) -> None:
         """The application raised: 500 while nothing was sent, a cut afterwards."""
-        self.disconnected = None
         if self._started:
             self.abort()
         else:
