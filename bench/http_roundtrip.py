@@ -1,6 +1,6 @@
 """CPU of the HTTP server and client together, relaying on loopback without any policy: per call, per 100 KB body, per streamed chunk.
 
-`python bench/http_roundtrip.py [--uvloop] [--rounds N] [--profile FILE]`. The relay runs in a process of its own; a raw driver and a raw upstream
+`python bench/http_roundtrip.py [--uvloop] [--rounds N] [--profile FILE]`. The relay runs in a process of its own; a raw driver and upstream
 stand on either side of it, so that only its user and system time count. Medians over the rounds.
 """
 
