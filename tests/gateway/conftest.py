@@ -15,6 +15,6 @@ def gateway(tmp_path: Path) -> Callable[[str], MemoryGateway]:
     """Builds a gateway in memory from a piece of configuration; its providers are `openai`, `anthropic` and `simulated`."""
 
     def build(yaml: str = "") -> MemoryGateway:
-        return MemoryGateway(options_for(Address("upstream.test", 80), yaml, tmp_path))
+        return MemoryGateway(options_for(Address("127.0.0.1", 9), yaml, tmp_path))
 
     return build
