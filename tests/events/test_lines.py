@@ -12,7 +12,7 @@ from holdfast.events import UNREADABLE, ApiCall, Context, Decision, Error, decod
 from holdfast.events.ids import uuid7, wall_ns_of
 from holdfast.events.usage import Usage
 
-ANY_TEXT = st.text(st.characters(exclude_categories=()))
+ANY_TEXT = st.text(st.characters() | st.integers(0xD800, 0xDFFF).map(chr))
 UTF8_TEXT = st.text(st.characters(exclude_categories=("Cs",)))
 
 

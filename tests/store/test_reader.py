@@ -149,6 +149,16 @@ def test_damage_names_file_and_offset_once_however_often_it_is_met(tmp_path: Pat
     assert second.offset == len(lines[0]) + len(b'{"kind":"decision","oops"}\n')
 
 
+def test_damage_is_noticed_in_lines_of_every_kind(tmp_path: Path, new_journal: NewJournal, decision: NewDecision) -> None:
+    event = decision()
+    path = write(new_journal(), call(event), event)
+    of_call, of_decision = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(of_call[:-20] + b"\n" + of_decision + of_call[:-1])
+    reader = JournalReader(tmp_path)
+    assert reader.decisions() == [event]
+    assert [(damage.offset, damage.torn) for damage in reader.damage] == [(0, False), (len(of_call) - 19 + len(of_decision), True)]
+
+
 def test_decisions_come_newest_first_and_filtered(tmp_path: Path, new_journal: NewJournal, decision: NewDecision) -> None:
     old = decision(agent="billing", user_id="ann", run="r1", chosen_action="lookup+refund")
     cut = decision(complete=False, timestamp=old.timestamp + 5 * SECOND)
@@ -291,6 +301,14 @@ def test_interactions_are_listed_by_their_last_activity_and_counted_from_their_f
     assert [s.interaction for s in reader.interactions(InteractionFilter(user="u2"))] == ["chat-2"]
     assert [s.interaction for s in reader.interactions(InteractionFilter(since_ns=events[-1].timestamp))] == ["chat-3"]
     assert reader.interactions(InteractionFilter(since_ns=events[-1].timestamp))[0].decisions == 5
+
+
+def test_a_long_interaction_is_counted_from_its_start(tmp_path: Path, new_journal: NewJournal, decision: NewDecision) -> None:
+    hour = 3600 * SECOND
+    begin = InteractionStarted(interaction="chat-1", timestamp=1, agent="a", release="v", identified_by="header")
+    write(new_journal(), begin, *(decision(timestamp=1 + number * hour) for number in range(5)))
+    [summary] = JournalReader(tmp_path).interactions(limit=1)
+    assert (summary.decisions, summary.first_ns) == (5, 1)
 
 
 def test_a_cost_that_was_never_known_is_not_zero(tmp_path: Path, new_journal: NewJournal, decision: NewDecision) -> None:

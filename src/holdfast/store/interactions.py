@@ -1,8 +1,10 @@
 """Interactions put together from their events: what each did and cost, and its story in order."""
 
 from collections.abc import Sequence
+from operator import add
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from holdfast.clock import SECOND
 from holdfast.events import ApiCall, Decision, Error, InteractionStarted, LimitRefusal
@@ -180,8 +182,4 @@ class _Tally:
 def _sum(total: Usage | None, more: Usage | None) -> Usage | None:
     if total is None or more is None:
         return total or more
-    return Usage(*(a + b for a, b in zip(_counts(total), _counts(more), strict=True)))
-
-
-def _counts(usage: Usage) -> tuple[int, ...]:
-    return (usage.input, usage.output, usage.cached_input, usage.cache_write, usage.reasoning, usage.web_searches)
+    return Usage(*map(add, astuple(total), astuple(more)))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-BLOCK = 256 << 10
+BLOCK = 64 << 10
 
 
 class Line(Struct, frozen=True):
