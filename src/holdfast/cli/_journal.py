@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holdfast.cli._options import data_dir
-from holdfast.cli._output import note
 from holdfast.clock import SECOND
 from holdfast.errors import UsageError
 
@@ -51,6 +50,8 @@ def instant(text: str) -> int:
 
 def explain_nothing(given: Path | None, reader: "JournalReader", what: str) -> None:
     """Say why a list is empty: nothing was ever recorded there, or nothing matches."""
+    from holdfast.cli._output import note
+
     if reader.files():
         note(f"No {what} on record match; without filters there may be more.")
     else:
@@ -60,6 +61,8 @@ def explain_nothing(given: Path | None, reader: "JournalReader", what: str) -> N
 
 def tell_damage(damage: "Sequence[Damage]") -> None:
     """One sentence on stderr about lines that could not be read, with the first place; nothing when all could."""
+    from holdfast.cli._output import note
+
     if damage:
         first = damage[0]
         lines = "1 line" if len(damage) == 1 else f"{len(damage)} lines"
