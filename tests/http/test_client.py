@@ -1,12 +1,9 @@
 """Client: what a receiver hears for every way an upstream can behave, and which connections are used again."""
 
 import asyncio
-import ssl
-from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from holdfast.clock import SECOND
 from holdfast.errors import ConnectFailed, ConnectionCut, GarbageReceived, TimedOut
@@ -49,9 +46,9 @@ async def call(client: Client, request: Any, heard: Any) -> Any:
     return ear
 
 
-def with_client(use: Any, clock: FakeClock | None = None, options: ClientOptions | None = None, tls: ssl.SSLContext | None = None) -> None:
+def with_client(use: Any, clock: FakeClock | None = None, options: ClientOptions | None = None) -> None:
     async def main() -> None:
-        client = Client(options or ClientOptions(), clock or FakeClock(), tls)
+        client = Client(options or ClientOptions(), clock or FakeClock())
         try:
             await use(client)
         finally:
@@ -437,66 +434,6 @@ def test_a_header_with_a_line_break_is_never_sent(request_to: Any, heard: Any) -
     async def use(client: Client) -> None:
         with pytest.raises(ValueError, match="line break"):
             client.send(request_to(Origin("127.0.0.1", 9, False), headers=[(b"authorization", b"Bearer key\n")]), heard())
-
-    with_client(use)
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def serving(authority: trustme.CA, name: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name).configure_cert(context)
-    return context
-
-
-def test_tls_trusts_what_the_system_trusts(
-    upstream: Any, heard: Any, request_to: Any, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-
-    async def use(client: Client) -> None:
-        async with upstream(forever, tls=serving(authority, "localhost")) as (peer, origin):
-            for _ in range(2):
-                ear = await call(client, request_to(origin, body=b"b" * 100_000), heard)
-                assert (ear.error, ear.body) == (None, b"ok")
-            assert peer.connections == 1
-
-    with_client(use)
-
-
-@pytest.mark.parametrize(("name", "trusted", "reason"), [("other.example", True, "Hostname mismatch"), ("localhost", False, "issuer")])
-def test_tls_refuses_a_wrong_name_and_an_unknown_authority(
-    upstream: Any, heard: Any, request_to: Any, authority: trustme.CA, name: str, trusted: bool, reason: str
-) -> None:
-    context = ssl.create_default_context()
-    if trusted:
-        authority.configure_trust(context)
-
-    async def use(client: Client) -> None:
-        async with upstream(forever, tls=serving(authority, name)) as (peer, origin):
-            ear = await call(client, request_to(origin), heard)
-            assert isinstance(ear.error, ConnectFailed)
-            assert "TLS certificate refused" in str(ear.error)
-            assert reason in str(ear.error)
-            assert peer.heads == []
-
-    with_client(use, tls=context)
-
-
-def test_a_plain_server_behind_a_tls_origin_is_a_failure_to_connect(upstream: Any, heard: Any, request_to: Any) -> None:
-    async def banner(peer: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
-        await reader.read()
-
-    async def use(client: Client) -> None:
-        async with upstream(banner) as (_, plain):
-            ear = await call(client, request_to(Origin(plain.host, plain.port, True)), heard)
-            assert isinstance(ear.error, ConnectFailed)
-            assert "TLS failed" in str(ear.error)
 
     with_client(use)
 
