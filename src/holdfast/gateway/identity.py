@@ -41,6 +41,7 @@ class Identities:
     def __init__(self, agents: tuple[AgentOptions, ...]) -> None:
         self._salt = secrets.token_bytes(16)
         self._by_key = {self._hash(agent.key.encode()): agent for agent in agents if agent.key}
+        self._keyed = frozenset(agent.name for agent in agents if agent.key)
         self._keyless = {agent.name: agent for agent in agents if not agent.key}
         self._default = self._keyless.get("default") or next(iter(self._keyless.values()), None)
 
@@ -55,7 +56,8 @@ class Identities:
             agent = self._keyless.get(name) or self._default
             if agent is None:
                 return None
-            name = name or agent.name
+            if not name or name in self._keyed:  # the name of an agent with a key is not for the taking
+                name = agent.name
         else:
             name = agent.name
         interaction, identified_by = _interaction(given)
