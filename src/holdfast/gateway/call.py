@@ -361,7 +361,8 @@ class GuardedCall:
             self._return_claim()
             if not self._delivery.started:
                 self._delivery.own = self._own_headers(self._record.attempts)
-            self._delivery.failure(result, self._served_by, retried=self._retries > 0)
+            retried = self._retries > 0 or not self._caller.agent.retries.max
+            self._delivery.failure(result, self._served_by, retried=retried)
 
     def _reply(self, reply: Reply) -> None:
         """The route's last resort: an answer of the gateway's own."""
