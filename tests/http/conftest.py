@@ -29,9 +29,6 @@ class RecordingTransport(asyncio.Transport):
         assert self.state == "open"
         self.sent += data
 
-    def writelines(self, list_of_data: object) -> None:
-        self.write(b"".join(list_of_data))
-
     def can_write_eof(self) -> bool:
         return True
 

@@ -247,7 +247,8 @@ class _Connection(ReadingProtocol):
         if len(body) <= JOINED_BYTES:
             self._transport.write(call.head + body)
         else:
-            self._transport.writelines((call.head, body))
+            self._transport.write(call.head)
+            self._transport.write(body)
         if call.paused:
             self._transport.pause_reading()
 

@@ -22,8 +22,9 @@ HOP_BY_HOP = frozenset(
 
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 
-JOINED_BYTES = 16 * 1024
-"""Head and body up to this size go out as one piece; a larger body is never copied behind its head."""
+JOINED_BYTES = 64 * 1024
+"""A body up to this size goes out in one piece with its head, which costs less than a second system call; a larger one is not copied.
+`writelines` would do neither: Python 3.11 joins the lines, and 3.12 and 3.13 forget to pause the protocol when its buffer is full."""
 
 
 def status_line(status: int) -> bytes:

@@ -209,7 +209,9 @@ class ServerProtocol(ReadingProtocol):
         elif len(body) <= JOINED_BYTES:
             self._transport.write(data + body + end)
         else:
-            self._transport.writelines((data, body, end))
+            self._transport.write(data)
+            self._transport.write(body)
+            self._transport.write(end)
 
     def finished(self, keep_alive: bool) -> None:
         """The answer in progress was handed to the transport to its end."""
