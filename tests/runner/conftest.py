@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from holdfast.clock import SystemClock
 from holdfast.runner.child import ChildOptions, Ended, StopReason, run_child
+from holdfast.system_clock import SystemClock
 from holdfast.testing import FakeClock
 
 PATIENCE_S = 30

@@ -11,6 +11,7 @@ import pytest
 
 from holdfast.clock import MILLISECOND, SECOND
 from holdfast.errors import CannotStart
+from holdfast.runner import processes
 from holdfast.runner.child import ChildOptions, Ended, StopReason
 from holdfast.runner.processes import children
 
@@ -126,12 +127,13 @@ def test_an_agent_that_ignores_term_is_killed_after_the_grace_and_not_before(gua
     assert ear.rest() == []
 
 
+@only_linux
 def test_a_stopped_agent_is_ended_all_the_same(guarded, ear) -> None:
     async def stop() -> None:
-        await ear.line()
+        os.waitid(os.P_PID, int(await ear.line()), os.WSTOPPED | os.WNOWAIT)
         guarded.stop.set_result("killed")
 
-    ended = guarded.run("say('ready')\nos.kill(os.getpid(), signal.SIGSTOP)", stop)
+    ended = guarded.run("say(str(os.getpid()))\nos.kill(os.getpid(), signal.SIGSTOP)", stop)
     assert ended == Ended(exit_code=123, reason="killed")
 
 
@@ -205,6 +207,26 @@ def test_what_a_dying_daemon_forks_is_killed_too(guarded, ear) -> None:
 
 
 @only_linux
+def test_what_is_forked_behind_the_back_of_the_kill_is_found_by_the_next(guarded, ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    unseen: set[int] = set()
+    real_table = processes.process_table
+    monkeypatch.setattr(processes, "process_table", lambda: [process for process in real_table() if process.pid not in unseen])
+
+    async def stop() -> None:
+        daemon = int(await ear.line())
+        guarded.stop.set_result("killed")
+        while guarded.clock.pending == 0:
+            await asyncio.sleep(0)
+        unseen.add(daemon)  # as if it were forked just after the table was read
+        guarded.clock.advance(5 * SECOND)
+        unseen.clear()
+
+    program = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + DAEMON.format(daemon=f"say(str(os.getpid())); {WAIT_FOREVER}")
+    assert guarded.run(program + WAIT_FOREVER, stop) == Ended(exit_code=123, reason="killed")
+    assert ear.rest() == []
+
+
+@only_linux
 def test_what_the_agent_leaves_running_is_ended_and_its_exit_code_kept(guarded, ear) -> None:
     program = DAEMON.format(daemon=f"say('ready'); {WAIT_FOREVER}") + "sys.exit(5)"
     assert guarded.run(program) == Ended(exit_code=5, reason="exited")
@@ -242,6 +264,7 @@ def test_processes_that_were_there_before_are_left_alone(guarded) -> None:
 def test_signals_are_passed_on_to_the_whole_group(guarded, ear, name: str) -> None:
     program = f"""
 os.fork()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the slower of the two gets when the other has ended
 signal.signal(signal.{name}, lambda *_: (say("{name}"), os._exit(0)))
 say("ready")
 while True: signal.pause()
@@ -297,7 +320,7 @@ def test_cancelled_it_kills_what_it_started(guarded, ear) -> None:
 def test_stdin_and_stdout_pass_through_untouched() -> None:
     holdfast = """
 import asyncio, os, sys
-from holdfast.clock import SystemClock
+from holdfast.system_clock import SystemClock
 from holdfast.runner.child import ChildOptions, run_child
 async def main():
     stop = asyncio.get_running_loop().create_future()

@@ -8,7 +8,7 @@ import pytest
 
 HOLDFAST = """
 import asyncio, ctypes, os, sys
-from holdfast.clock import SystemClock
+from holdfast.system_clock import SystemClock
 from holdfast.runner.child import ChildOptions, run_child
 from holdfast.runner.shield import shield_process
 
@@ -38,7 +38,7 @@ only_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the s
 def seen_by_the_agent(*arguments: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", HOLDFAST, *arguments],
-        env={"PATH": os.environ["PATH"], "OPENAI_API_KEY": "sk-real"},
+        env={**os.environ, "OPENAI_API_KEY": "sk-real"},
         capture_output=True,
         text=True,
         timeout=60,

@@ -13,7 +13,7 @@ PATIENCE_S = 30
 
 HOLDFAST = """
 import asyncio, os, sys
-from holdfast.clock import SystemClock
+from holdfast.system_clock import SystemClock
 from holdfast.runner.child import ChildOptions, run_child
 
 async def main():

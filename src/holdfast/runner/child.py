@@ -53,11 +53,11 @@ async def run_child(
     Out of reach without adopted orphans (not Linux): descendants that left the agent's group and lost their parent.
     """
     with adopting_orphans() as adopting, contextlib.closing(Terminal()) as terminal:
-        supervision = _Supervision(options, clock, terminal)
+        supervision = _Supervision(options, clock, terminal, stop)
         strangers = children(os.getpid()) if adopting else frozenset()
         with _signal_handlers(supervision):
-            supervision.begin(Family(_start(command, environment), adopting, strangers), stop)
             try:
+                supervision.begin(Family(_start(command, environment), adopting, strangers))
                 return await asyncio.shield(supervision.ended)
             except asyncio.CancelledError:
                 supervision.kill()
@@ -104,13 +104,13 @@ def _signal_handlers(supervision: "_Supervision") -> Iterator[None]:
 class _Supervision:
     """One agent from start to end; every method is a callback of the event loop."""
 
-    def __init__(self, options: ChildOptions, clock: Clock, terminal: Terminal) -> None:
+    def __init__(self, options: ChildOptions, clock: Clock, terminal: Terminal, stop: asyncio.Future[StopReason]) -> None:
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._options = options
         self._clock = clock
         self._terminal = terminal
+        self._stop = stop
         self._family: Family
-        self._stop: asyncio.Future[StopReason]
         self._phase: Literal["running", "terminating", "killing"] = "running"
         self._status: int | None = None  # what waitpid said about the agent's end
         self._reason: EndReason | None = None
@@ -118,25 +118,27 @@ class _Supervision:
         self._deadline: Timer | None = None
         self._recheck: Timer | None = None
 
-    def begin(self, family: Family, stop: asyncio.Future[StopReason]) -> None:
+    def begin(self, family: Family) -> None:
         """Take charge of a family that has just been started."""
         self._family = family
-        self._stop = stop
         if self._terminal.interactive:
             self._terminal.lend(family.agent)
         if self._options.timeout_ns is not None:
             self._deadline = self._clock.call_later(self._options.timeout_ns, lambda: self._terminate("timeout"))
-        stop.add_done_callback(self._stop_asked)
+        self._stop.add_done_callback(self._stop_asked)
         self.check()  # the agent may have ended before SIGCHLD was listened to
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, also to the SIGCHLD that a command leaves which could not be started."""
+        self.ended.cancel()
         self._stop.remove_done_callback(self._stop_asked)
         self._set_deadline(None)
         self._set_recheck(None)
 
     def received(self, number: signal.Signals) -> None:
         """A signal was sent to this process."""
+        if self.ended.done():
+            return
         if number in (signal.SIGINT, signal.SIGTERM):
             self._interrupts += 1
         if self._interrupts > 1:
@@ -146,7 +148,7 @@ class _Supervision:
 
     def resume(self) -> None:
         """This process goes on after a stop, or was put into the foreground."""
-        if self._status is None:
+        if self._status is None and not self.ended.done():
             if self._terminal.interactive:
                 self._terminal.lend(self._family.agent)
             send(-self._family.agent, signal.SIGCONT)
@@ -184,7 +186,7 @@ class _Supervision:
         """The agent was stopped: lend it the terminal if that is what it wants, else stop with it as one job (Ctrl-Z)."""
         if number in (signal.SIGTTIN, signal.SIGTTOU) and self._terminal.lend(self._family.agent):
             send(-self._family.agent, signal.SIGCONT)
-        elif self._terminal.exists and self._phase == "running":
+        elif self._phase == "running" and (self._terminal.lent or (self._terminal.exists and number != signal.SIGSTOP)):
             self._terminal.take_back()
             os.killpg(0, signal.SIGTSTP)  # has no effect where no shell could continue this process: then the agent goes on at once
             self.resume()

@@ -50,7 +50,7 @@ class Family:
 
     def _find(self) -> list[Process]:
         table = process_table()
-        found = descendants(table, {self.agent}, self._strangers)
+        found = descendants(table, {self.agent})
         if self._adopting:
             found |= descendants(table, {os.getpid()}, self._strangers) - {os.getpid()}
         return [process for process in table if process.pid in found or process.group == self.agent]

@@ -32,6 +32,10 @@ class Terminal:
         """Whether the agent both reads from and writes to it. In a pipeline (`agent | less`) somebody else may need the keyboard."""
         return self.exists and os.isatty(0) and os.isatty(1)
 
+    @property
+    def lent(self) -> bool:
+        return self._borrower is not None
+
     def lend(self, group: int) -> bool:
         """Put a process group into the foreground if this process is there itself; whether the group is there now."""
         if self._fd is None or self._borrower is not None:
