@@ -212,8 +212,8 @@ class Up(Running):
         super().__init__(process)
         self.gateway, self.control = re.findall(r"http://[0-9.]+:[0-9]+", self.line())
 
-    def ask(self, body: dict[str, Any], key: str = "", path: str = "/v1/chat/completions") -> Reply:
-        """One call of an agent."""
+    def ask(self, body: object, key: str = "", path: str = "/v1/chat/completions") -> Reply:
+        """One call of an agent; a `body` that is not bytes goes as JSON."""
         return ask(self.gateway, "POST", path, body, key)
 
     def workers(self) -> list[int]:
