@@ -1,10 +1,11 @@
 """The command line: one file per command, named as the command; its `PLUGIN` is the function or the group of sub-commands."""
 
 import sys
+from typing import Annotated
 
 import typer
 
-from holdfast import plugins
+from holdfast import __version__, plugins
 from holdfast.errors import HoldfastError, UsageError
 
 
@@ -12,11 +13,11 @@ def build() -> typer.Typer:
     """The application with every command that has a file."""
     app = typer.Typer(
         name="holdfast",
-        help="Guard for AI agents: hard limits, every decision on record, from outside the agent.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_root)
     for name in plugins.names("cli"):
         command = plugins.load("cli", name)
         if isinstance(command, typer.Typer):
@@ -27,15 +28,29 @@ def build() -> typer.Typer:
     return app
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"holdfast {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Before the command: show tracebacks.")] = False,
+) -> None:
+    """Guard for AI agents: hard limits, every decision on record, from outside the agent."""
+
+
 def main() -> None:
     """Entry point of `holdfast`: errors are one sentence on stderr, a traceback only with --debug."""
-    debug = "--debug" in sys.argv[1:2]
-    if debug:
-        del sys.argv[1]
+    if "--debug" in sys.argv[1:2]:
+        build()()
+        return
     try:
         build()()
     except HoldfastError as error:
-        if debug:
-            raise
         print(f"holdfast: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except Exception as error:  # noqa: BLE001 - the last resort of a program: a defect, told in one sentence
+        print(f"holdfast: this is a defect of Holdfast: {error!r}; please report it with what `holdfast --debug …` prints", file=sys.stderr)
+        sys.exit(1)

@@ -13,6 +13,10 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", envvar="HOLDFAST_DATA_DIR", help="Where journals and the ledger lie (default: ~/.local/share/holdfast)."),
 ]
+ConfigUnread = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="HOLDFAST_CONFIG", help="Taken by every command, for scripts; the record is read without it."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document per line, for programs.")]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holdfast.cli._journal import Agent, Limit, Run, Since, User, explain_nothing, instant, open_journal, tell_damage
-from holdfast.cli._options import AsJson, DataDir, data_dir
+from holdfast.cli._options import AsJson, ConfigUnread, DataDir, data_dir
 from holdfast.errors import HoldfastError, UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def list_(
     limit: Limit = 50,
     as_json: AsJson = False,
     data: DataDir = None,
+    config: ConfigUnread = None,
 ) -> None:
     """List decisions, newest first.
 
@@ -61,6 +62,7 @@ def show(
     decision_id: Annotated[str, typer.Argument(metavar="ID", help="The decision, or the first characters of its identifier (8 or more).")],
     as_json: AsJson = False,
     data: DataDir = None,
+    config: ConfigUnread = None,
 ) -> None:
     """Show one decision whole: prompt, reasoning, action, calls with every attempt, errors, cost.
 
@@ -97,6 +99,7 @@ def tail(
     limit: Limit = 10,
     as_json: AsJson = False,
     data: DataDir = None,
+    config: ConfigUnread = None,
 ) -> None:
     """Print the newest decisions (--limit), then each new one as it is made, until Ctrl-C.
 

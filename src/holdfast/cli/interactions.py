@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.cli._journal import Agent, Limit, Run, Since, User, explain_nothing, instant, open_journal, tell_damage
-from holdfast.cli._options import AsJson, DataDir, data_dir
+from holdfast.cli._options import AsJson, ConfigUnread, DataDir, data_dir
 from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def list_(
     limit: Limit = 50,
     as_json: AsJson = False,
     data: DataDir = None,
+    config: ConfigUnread = None,
 ) -> None:
     """List interactions, the last active first.
 
@@ -51,6 +52,7 @@ def show(
     interaction: Annotated[str, typer.Argument(metavar="ID", help="The interaction, or the first characters of its name (8 or more).")],
     as_json: AsJson = False,
     data: DataDir = None,
+    config: ConfigUnread = None,
 ) -> None:
     """Show one interaction in order of time: decisions, calls, errors, refusals.
 
