@@ -225,6 +225,64 @@ def test_nobody_overtakes_who_waits_for_the_same_account() -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
+def test_a_smaller_call_that_would_fit_does_not_overtake_either() -> None:
+    world = World()
+    world.reserve([(USD, "a")], exactly(300))
+    order: list[int] = []
+    for amount in (600, 50):
+        world.limiter.reserve([(USD, "a")], exactly(amount), lambda _, amount=amount: order.append(amount))  # type: ignore[misc]
+    assert order == []
+    world.settle_down()
+    assert order == [600, 50]
+
+
+@pytest.mark.parametrize("back", [1, 2, 50])
+def test_a_step_back_of_the_wall_clock_brings_back_what_was_spent_then(back: int) -> None:
+    world = World()
+    limit = Limit(scope="all", unit="calls", amount=1_000, per_ns=HOUR)
+    slot_ns = HOUR // 60
+    world.ask([(limit, "")], Ask(calls=990, usd_least=0, usd_most=0))
+    world.clock.advance(62 * slot_ns)
+    assert served(world.ask([(limit, "")], times=20)) == 20
+    world.clock.step_wall(-back * slot_ns)
+    world.refuse([(limit, "")])
+
+
+def test_a_step_back_while_a_call_waits_is_noticed_too() -> None:
+    world = World()
+    limit = Limit(scope="all", unit="calls", amount=1_000, per_ns=HOUR)
+    world.ask([(limit, "")], Ask(calls=1_000, usd_least=0, usd_most=0))
+    world.clock.advance(62 * HOUR // 60)
+    world.reserve([(limit, "")])
+    heard: list[Outcome] = []
+    world.limiter.reserve([(limit, ""), (USD, "new")], exactly(1), heard.append)
+    world.clock.step_wall(-HOUR // 60)
+    world.settle_down()
+    (reached,) = heard
+    assert isinstance(reached, LimitReached)
+    assert reached.limit == limit
+
+
+@pytest.mark.parametrize("in_flight", [False, True])
+def test_money_that_comes_back_late_is_there_for_the_next_call(in_flight: bool) -> None:
+    world = World()
+    limit = Limit(scope="run", unit="usd", amount=1_000, per_ns=HOUR)
+    first = world.reserve([(limit, "r")], exactly(1_000))
+    world.clock.advance(2 * HOUR // 60)
+    heard: list[Outcome] = []
+    if in_flight:
+        world.limiter.reserve([(limit, "r")], exactly(500), heard.append)
+        world.ledger.delay_ns = MILLISECOND
+        world.clock.advance(0)
+        first.settle(0)
+    else:
+        world.refuse([(limit, "r")], exactly(500))
+        first.settle(0)
+        world.limiter.reserve([(limit, "r")], exactly(500), heard.append)
+    world.settle_down()
+    assert served(heard) == 1
+
+
 def test_who_waits_for_one_account_does_not_hold_up_the_others() -> None:
     world = World()
     wide = Limit(scope="all", unit="calls", amount=10_000, per_ns=HOUR)

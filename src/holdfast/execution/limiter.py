@@ -304,7 +304,7 @@ class Limiter:
         if account.last not in (-1, request.last):
             self._drop(account)
         account.install(request.first, request.last, lease.amount, lease.rows, request.limit)
-        if lease.amount < request.need or account.left == 0:
+        if not account.unseen and (account.left == 0 or lease.amount < request.need):
             asked_again_ns = self._clock.monotonic_ns() + OTHERS_NS if lease.rows.others else FOREVER_NS
             account.be_sure(account.window.starts_ns(request.first + 1), asked_again_ns)
         if not account.holds(now):
