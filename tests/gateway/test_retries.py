@@ -323,7 +323,7 @@ def test_an_idle_stream_ends_with_an_error_event_and_without_its_terminal_marker
     assert msgspec.json.decode(response.body.split(b"data: ")[-1])["error"]["code"] == "upstream_failed"
 
 
-@pytest.mark.parametrize(("fail", "status"), [(fail_to_connect, 503), (never_begin, 504), (begin_and_stall, 504)], ids=str)
+@pytest.mark.parametrize(("fail", "status"), [(fail_to_connect, 503), (never_begin, 504), (begin_and_stall, 504)])
 def test_what_no_upstream_said_becomes_a_status_of_the_gateways_own(
     gateway: Build, fail: Callable[[MemoryGateway], None], status: int
 ) -> None:
