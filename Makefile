@@ -2,12 +2,16 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+AGENTS := .agents
 
-.PHONY: lock demo test check format
+.PHONY: lock demo test test-agents check format
 demo: $(VENV)/ready
 	$(BIN)/holdfast demo
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -n 2
+test-agents: $(VENV)/ready
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(AGENTS)/ready && $(BIN)/python -m pytest -m agents -rs tests/agents; \
+	else echo "test-agents: skipped: npm, which installs the agents, is not here"; fi
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -24,4 +28,11 @@ $(VENV)/ready: requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(AGENTS)/ready: tests/agents/package.json
+	rm -rf $(AGENTS)
+	mkdir $(AGENTS)
+	cp tests/agents/package.json $(AGENTS)/
+	npm install --prefix $(AGENTS) --no-package-lock --no-audit --no-fund --loglevel=error
 	touch $@
