@@ -197,9 +197,9 @@ OPENED = f"""  open: {{kind: compatible, base_url: 'http://127.0.0.1:9/v1', {OPE
         "/v1/chat\\completions",
         "/V1/chat/completions",
         "/v1/Chat/Completions",
-        "/chat/completions",
+        "/Chat/completions",
         "/Responses",
-        "/messages",
+        "/messages/",
         "/api/v1/chat/completions",
         "/v1/messages/count_tokens/",
     ],
@@ -210,6 +210,16 @@ def test_no_disguise_of_a_guarded_path_is_let_through_unread(gateway: Build, pat
     response = world.call("POST", path, CHAT, headers)
     assert (response.status, header(response, "x-should-retry"), world.upstream.exchanges) == (404, "false", [])
     assert told(response)["message"].startswith("Refused by Holdfast: POST ")
+
+
+@pytest.mark.parametrize("path", CALLS)
+def test_a_path_without_its_version_is_guarded_like_the_one_with_it(gateway: Build, path: str) -> None:
+    world = gateway(SIMULATED + "limits: [{usd: 0.01, per: total}, {calls: 1, per: hour}]\n")
+    world.call("POST", path.removeprefix("/v1"), CALLS[path])
+    assert world.upstream.latest.request.target == path.encode()
+    world.upstream.latest.answer(b'{"error":{}}', 400)
+    assert [(call.target_api, call.decision_id != "") for call in world.recorder.api_calls] == [(f"simulated/m POST {path}", True)]
+    assert world.call("POST", path.removeprefix("/v1"), CALLS[path]).status == 402
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
