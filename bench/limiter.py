@@ -8,7 +8,7 @@ import statistics
 from time import perf_counter_ns
 
 from holdfast.execution.limiter import Ask, Limiter, Outcome, Reservation
-from holdfast.policy.limit import Limit
+from holdfast.policy.limit import Limit, Scope
 from holdfast.system_clock import SystemClock
 from holdfast.testing import FakeClock
 from holdfast.testing.ledger import MemoryLedger
@@ -46,7 +46,7 @@ def measure(limiter: Limiter, charges: list[tuple[Limit, str]], ask: Ask) -> tup
 
 def main() -> None:
     print(f"Python {platform.python_version()}, {platform.machine()}; {PAIRS} pairs of {CALLS} calls, medians")
-    scopes = ("all", "agent", "user", "run")
+    scopes: tuple[Scope, ...] = ("all", "agent", "user", "run")
     for count in (1, 4):
         clock = WallClock()
         limiter = Limiter(MemoryLedger(clock), clock)

@@ -448,6 +448,23 @@ def test_accounts_at_rest_are_returned_and_forgotten() -> None:
     for _ in range(6 * 60):
         world.clock.advance(SECOND)
     assert world.limiter.accounts == 0
-    assert sum(world.ledger.rows.values()) == 2 * 2_000 * 3
+    assert sum(world.ledger.spent(account) for account in world.ledger.rows) == 2 * 2_000 * 3
     world.clock.advance(HOUR)
     assert world.clock.pending == 0
+
+
+def test_a_hundred_thousand_users_leave_no_accounts_behind() -> None:
+    world = World()
+    user = Limit(scope="user", unit="usd", amount=1_000, per_ns=60 * SECOND)
+    heard: list[Outcome] = []
+    for at in range(100_000):
+        world.limiter.reserve([(user, str(at))], exactly(10), heard.append)
+    world.settle_down()
+    assert (served(heard), world.limiter.accounts) == (100_000, 100_000)
+    for outcome in heard:
+        assert isinstance(outcome, Reservation)
+        outcome.settle(3)
+    for _ in range(10):
+        world.clock.advance(SECOND)
+    assert (world.limiter.accounts, world.clock.pending) == (0, 0)
+    assert sum(world.ledger.spent(account) for account in world.ledger.rows) == 300_000

@@ -11,7 +11,7 @@ from holdfast.errors import StorageError
 from holdfast.execution.ledger import Lease, LeaseRequest, Ledger, Use
 from holdfast.ledger.sqlite import SqliteLedger
 from holdfast.testing import FakeClock
-from holdfast.testing.ledger import MemoryLedger
+from holdfast.testing.ledger import AccountRows, MemoryLedger
 
 
 class Asked:
@@ -64,7 +64,7 @@ def open_sqlite(tmp_path: Path, clock: FakeClock) -> Iterator[Callable[..., Aske
 @pytest.fixture(params=["memory", "sqlite"])
 def open_ledger(request: pytest.FixtureRequest, clock: FakeClock, open_sqlite: Callable[..., Asked]) -> Callable[[str], Asked]:
     """Opens a ledger for a holder; all of one test share their storage."""
-    rows: dict[tuple[str, int, str], int] = {}
+    rows: AccountRows = {}
 
     def open_memory(holder: str) -> Asked:
         return Asked(MemoryLedger(clock, holder, rows=rows), lambda: clock.advance(0))

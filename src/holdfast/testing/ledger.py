@@ -7,18 +7,19 @@ from holdfast.errors import StorageError
 from holdfast.execution.ledger import Lease, LeaseRequest, Use
 from holdfast.policy.allowance import SLOTS, Rows, granted
 
+AccountRows = dict[str, dict[tuple[int, str], int]]
+
 
 class MemoryLedger:
     """A `holdfast.execution.ledger.Ledger` without a file.
 
-    rows: (account, slot, holder) -> amount; give the same dict to a second ledger and both share it as two processes do. What is asked
-    is carried out at once and answered `delay_ns` later. failing: while set, nothing is carried out and this is the answer.
+    rows: account -> (slot, holder) -> amount; give the same dict to a second ledger and both share it as two processes do. What is
+    asked is carried out at once and answered `delay_ns` later. failing: while set, nothing is carried out and this is the answer.
+    trips: how often a lease was asked.
     """
 
-    def __init__(
-        self, clock: Clock, holder: str = "memory", *, rows: dict[tuple[str, int, str], int] | None = None, delay_ns: int = 0
-    ) -> None:
-        self.rows = {} if rows is None else rows
+    def __init__(self, clock: Clock, holder: str = "memory", *, rows: AccountRows | None = None, delay_ns: int = 0) -> None:
+        self.rows: AccountRows = {} if rows is None else rows
         self.delay_ns = delay_ns
         self.failing: StorageError | None = None
         self.trips = 0
@@ -47,13 +48,13 @@ class MemoryLedger:
 
     def spent(self, account: str) -> int:
         """Everything in the account, whatever the window."""
-        return sum(amount for (name, _, _), amount in self.rows.items() if name == account)
+        return sum(self.rows.get(account, {}).values())
 
     def _grant(self, request: LeaseRequest) -> Lease:
         slots: dict[int, int] = {}
         others = 0
-        for (account, slot, holder), amount in self.rows.items():
-            if account == request.account and slot >= request.first - SLOTS and amount:
+        for (slot, holder), amount in self.rows.get(request.account, {}).items():
+            if slot >= request.first - SLOTS and amount:
                 slots[slot] = slots.get(slot, 0) + amount
                 others += amount if holder != self._holder else 0
         rows = Rows(tuple(sorted(slots.items())), others)
@@ -63,8 +64,9 @@ class MemoryLedger:
         return Lease(amount, rows)
 
     def _add(self, account: str, slot: int, change: int) -> None:
-        key = (account, slot, self._holder)
-        self.rows[key] = max(0, self.rows.get(key, 0) + change)
+        rows = self.rows.setdefault(account, {})
+        row = (slot, self._holder)
+        rows[row] = max(0, rows.get(row, 0) + change)
 
     def _answer(self, answer: Callable[[], None]) -> None:
         self._clock.call_later(self.delay_ns, lambda: None if self._dead else answer())
