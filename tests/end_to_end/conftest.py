@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ PATIENCE_S = 30
 """Only ever waited for by a test that fails."""
 
 HOLDFAST = (sys.executable, "-c", "from holdfast.cli import main; main()")
+NO_HEADERS: Mapping[str, str] = {}
 REAL_KEY = "sk-real-key-of-the-company"
 INPUT_NANO, OUTPUT_NANO = 1000, 4000
 """What the simulated provider's tokens cost under `PROVIDERS`, in nano-dollars each."""
@@ -131,11 +132,11 @@ class Reply(NamedTuple):
         return json.loads(self.body)
 
 
-def ask(base: str, method: str, path: str, body: object = None, key: str = "") -> Reply:
+def ask(base: str, method: str, path: str, body: object = None, key: str = "", more: Mapping[str, str] = NO_HEADERS) -> Reply:
     """One request on a connection of its own; the whole answer."""
     host, port = base.removeprefix("http://").split(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)
-    headers = {"authorization": f"Bearer {key}"} if key else {}
+    headers = {**more, "authorization": f"Bearer {key}"} if key else dict(more)
     if path.startswith("/v1/messages"):
         headers["anthropic-version"] = "2023-06-01"
     try:

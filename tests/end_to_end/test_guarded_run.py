@@ -145,9 +145,12 @@ def test_a_limit_ends_a_runaway_with_all_that_it_started(site) -> None:
 
 def test_the_time_limit_holds_while_a_call_hangs(site) -> None:
     site.configure()
-    done = site.run("--timeout", "1", agent='print("asking", flush=True)\nask("sim-hang")\nprint("answered")')
+    done = site.run("--timeout", "1", "--summary", "s.json", agent='print("asking", flush=True)\nask("sim-hang")\nprint("answered")')
     assert (done.code, done.out) == (124, "asking\n")
     assert site.provider.stats()["total"]["cancelled"] == 1
+    summary = json.loads((site.folder / "s.json").read_text())
+    assert (summary["calls"], summary["attempts"], summary["errors"]) == (1, 1, 1)
+    assert (summary["cost_usd"], summary["calls_of_unknown_cost"]) == (None, 1)  # no answer, and nothing bounded it
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_a_cost_that_is_not_known_is_never_shown_as_nothing(cost: int, unpriced:
     summary = msgspec.structs.replace(SUMMARY, cost=cost, unpriced=unpriced)
     text = render(summary, colour=False)
     assert not re.search(r"\$0\.0+(?!\d)", text)
-    assert "without a known price" in text
+    assert "of unknown cost" in text
     document = json.loads(to_json(summary))
     assert (document["cost_usd"] is None) == (cost == 0)
     assert document["calls_of_unknown_cost"] == unpriced

@@ -72,13 +72,15 @@ async def _run(request: RunRequest, config: Config, environment: Mapping[str, st
         )
         command, child = adapt(request.command, child, gateway_url=gateway_url, key=key)
         ended = await run_child(command, child, ChildOptions(timeout_ns=request.timeout_ns), clock, stop)
-        summary = _summary(tally, ended, request, agent, run, clock.monotonic_ns() - began_ns)
+        duration_ns = clock.monotonic_ns() - began_ns
+        await plane.server.close(_DRAIN_NS)  # what the agent left open is settled before it is summed up
+        summary = _summary(tally, ended, request, agent, run, duration_ns)
+        sys.stderr.write(render(summary, colour=sys.stderr.isatty() and "NO_COLOR" not in environment))
+        if request.summary is not None:
+            write(summary, request.summary)
         _record_end(plane, summary, clock)
     finally:
         await plane.close(_DRAIN_NS)
-    sys.stderr.write(render(summary, colour=sys.stderr.isatty() and "NO_COLOR" not in environment))
-    if request.summary is not None:
-        write(summary, request.summary)
     return summary.exit_code
 
 

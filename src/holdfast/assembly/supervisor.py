@@ -38,13 +38,16 @@ class UpRequest(Struct, frozen=True, kw_only=True):
     workers: int
 
 
-def up(request: UpRequest, announce: Callable[[str], None]) -> int:
-    """Gateway and control plane until INT or TERM; announces both addresses in one line once both answer."""
+def up(request: UpRequest, announce: Callable[[str], None]) -> None:
+    """Gateway and control plane until INT or TERM; announces both addresses in one line once both answer.
+
+    Raises HoldfastError: what is wrong with the configuration, the addresses or the data directory.
+    """
     config = load(request.config, os.environ)  # wrong configurations end here, not in every worker
     shield_process()
     for warning in config.warnings:
         sys.stderr.write(f"holdfast: {warning}\n")
-    return asyncio.run(_Supervisor(request, announce).run())
+    asyncio.run(_Supervisor(request, announce).run())
 
 
 class _Supervisor:
@@ -54,7 +57,7 @@ class _Supervisor:
         self._workers: list[_Worker] = []
         self._stop = asyncio.Event()
 
-    async def run(self) -> int:
+    async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for stopping in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(stopping, self._stop.set)
@@ -75,29 +78,30 @@ class _Supervisor:
             raise _cannot_listen(*request.control, error) from error
         self._workers = [_Worker(order) for _ in range(request.workers)]
         tending = [asyncio.create_task(worker.tend()) for worker in self._workers]
-        stopped = asyncio.create_task(self._stop.wait())
+        stopped, ready = asyncio.create_task(self._stop.wait()), asyncio.create_task(self._all_ready())
         try:
-            await asyncio.wait([*tending, stopped, ready := asyncio.create_task(self._all_ready())], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*tending, stopped, ready], return_when=asyncio.FIRST_COMPLETED)
             if ready.done() and not stopped.done():
                 self._announce(f"Holdfast {__version__}: gateway {_url(host, port)}, control {_url(control.host, control.port)}")
                 await asyncio.wait([*tending, stopped], return_when=asyncio.FIRST_COMPLETED)
-            return await self._end(tending, [stopped, ready])
         finally:
+            failure = await self._end(tending, [stopped, ready])
             holding.close()
             await control.close(SECOND)
+        if failure is not None:
+            raise failure
 
     async def _all_ready(self) -> None:
         for worker in self._workers:
             await worker.ready.wait()
 
-    async def _end(self, tending: list[asyncio.Task[None]], waiting: list[asyncio.Task[object]]) -> int:
-        """Stop all workers; the exit code is 1 when one of them could not be kept alive."""
-        failed = any(task.done() and task.exception() is not None for task in tending)
+    async def _end(self, tending: list[asyncio.Task[None]], waiting: list[asyncio.Task[object]]) -> BaseException | None:
+        """Stop all workers; the first reason why one of them could not start."""
         for task in waiting:
             task.cancel()
         await asyncio.gather(*(worker.stop() for worker in self._workers))
-        await asyncio.gather(*tending, *waiting, return_exceptions=True)
-        return 1 if failed else 0
+        ends = await asyncio.gather(*tending, return_exceptions=True)
+        return next((end for end in ends if end is not None), None)
 
     def _control(self, request: Request, response: Response) -> None:
         ready = bool(self._workers) and all(worker.ready.is_set() for worker in self._workers)
@@ -113,12 +117,13 @@ class _Supervisor:
 
 
 class _Worker:
-    """Keeps one worker process running: started again a second after it died; gives up when it dies before it was ever ready."""
+    """Keeps one worker process running: started again a second after it died; gives up only when it never became ready."""
 
     def __init__(self, order: WorkerOrder) -> None:
         self._order = order
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
+        self._served = False
         self.ready = asyncio.Event()
 
     @property
@@ -126,17 +131,22 @@ class _Worker:
         return None if self._process is None else self._process.pid
 
     async def tend(self) -> None:
+        """Until `stop`; raises HoldfastError with the worker's own words when it cannot start."""
         while not self._stopping.is_set():
             process = await self._start()
-            was_ready = await self._hear(process)
+            if self._stopping.is_set():  # asked for while it was being started
+                process.terminate()
+            last_words = await self._hear(process)
             self.ready.clear()
             code = await process.wait()
-            if self._stopping.is_set():
-                return
-            if not was_ready:
-                raise HoldfastError("a worker could not start")
-            sys.stderr.write(f"holdfast: worker {process.pid} ended with {code}; starting another\n")
-            await asyncio.sleep(_RESTART_S)
+            if not self._served and not self._stopping.is_set():
+                raise HoldfastError(last_words or f"a worker could not start: it ended with {code}")
+            if last_words:
+                sys.stderr.write(f"holdfast: {last_words}\n")
+            if not self._stopping.is_set():
+                sys.stderr.write(f"holdfast: worker {process.pid} ended with {code}; starting another\n")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), _RESTART_S)
 
     async def stop(self) -> None:
         """TERM, so that calls in progress end; KILL for what is left after that."""
@@ -154,28 +164,31 @@ class _Worker:
 
     async def _start(self) -> asyncio.subprocess.Process:
         listener = self._order.listener
-        self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "holdfast.assembly.worker",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            pass_fds=() if listener is None else (listener,),
-        )
+        command = (sys.executable, "-m", "holdfast.assembly.worker")
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, pass_fds=() if listener is None else (listener,)
+            )
+        except OSError as error:
+            raise HoldfastError(f"a worker could not start: {command[0]}: {error.strerror}") from error
+        self._process = process
         assert process.stdin is not None
-        process.stdin.write(msgspec.json.encode(self._order) + b"\n")
-        await process.stdin.drain()
+        with contextlib.suppress(ConnectionError):  # it died at once: its end is heard
+            process.stdin.write(msgspec.json.encode(self._order) + b"\n")
+            await process.stdin.drain()
         return process
 
-    async def _hear(self, process: asyncio.subprocess.Process) -> bool:
-        """Until the worker's standard output ends, which is its end; whether it was ready."""
+    async def _hear(self, process: asyncio.subprocess.Process) -> str:
+        """Until the worker's standard output ends, which is its end; why it ended, in its own words."""
         assert process.stdout is not None
-        was_ready = False
+        words = b""
         async for line in process.stdout:
             if line == READY:
-                was_ready = True
+                self._served = True
                 self.ready.set()
-        return was_ready
+            else:
+                words += line
+        return words.decode("utf-8", "replace").rstrip()
 
 
 def _shares_ports() -> bool:
@@ -205,7 +218,8 @@ def _reserve_address(host: str, port: int) -> socket.socket:
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> CannotListen:
-    return CannotListen(f"cannot listen on {_url(host, port)}: {error.strerror}; is another Holdfast running? Choose another address.")
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror  # asyncio puts a sentence of its own there
+    return CannotListen(f"cannot listen on {_url(host, port)}: {reason}; is another Holdfast running? Choose another address.")
 
 
 def _url(host: str, port: int) -> str:

@@ -37,7 +37,7 @@ class WorkerOrder(Struct, frozen=True, kw_only=True):
 
 
 def main() -> int:
-    """Serve until standard input ends or TERM comes; the exit code is 0 after an orderly stop."""
+    """Serve until standard input ends or TERM comes; exit code 0 after an orderly stop, else 1 and why, on standard output."""
     for interruption in (signal.SIGINT, signal.SIGHUP):  # these reach the whole process group; the supervisor decides
         signal.signal(interruption, signal.SIG_IGN)
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerOrder)
@@ -45,7 +45,7 @@ def main() -> int:
         with _runner() as runner:
             runner.run(_serve(order))
     except (HoldfastError, OSError) as error:
-        sys.stderr.write(f"holdfast: {error}\n")
+        sys.stdout.write(f"{error}\n")
         return 1
     return 0
 

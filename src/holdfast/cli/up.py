@@ -30,7 +30,7 @@ def up(
         control=_address("--control", control),
         workers=workers,
     )
-    raise typer.Exit(supervisor.up(request, lambda line: print(line, flush=True)))
+    supervisor.up(request, lambda line: print(line, flush=True))
 
 
 def _address(option: str, text: str) -> tuple[str, int]:

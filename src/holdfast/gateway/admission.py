@@ -99,9 +99,12 @@ def settlement(result: AttemptResult, answer: Answer | None, bounds: Bounds, res
         return Cost(0, 0, "free", None)
     if bounds.rates is None:
         return Cost(None, 0, "unpriced", None)
+    most = None if bounds.max_output is None else reserved
     if result.stream is not None and result.committed:
-        reserved = min(reserved, worst(bounds.rates, bounds.input_bound, result.stream.generated_bytes))
-    return Cost(reserved, reserved, "bound", None)
+        read = bounds.input_bound if usage is None else min(usage.input, bounds.input_bound)
+        generated = worst(bounds.rates, read, result.stream.generated_bytes)
+        most = generated if most is None else min(most, generated)
+    return Cost(most, most or 0, "unpriced" if most is None else "bound", None)
 
 
 def _unbounded(kind: str, call: Call, spend_limit: tuple[Limit, str], why: str) -> Refusal:

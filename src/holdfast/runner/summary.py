@@ -122,7 +122,7 @@ def write(summary: Summary, path: Path) -> None:
 def _cost(summary: Summary) -> str:
     if not summary.unpriced:
         return f"${to_usd(summary.cost)}"
-    unknown = f"{_count(summary.unpriced, 'call')} without a known price"
+    unknown = f"{_count(summary.unpriced, 'call')} of unknown cost"
     return f"${to_usd(summary.cost)} and {unknown}" if summary.cost else f"not known: {unknown}"
 
 
