@@ -192,3 +192,17 @@ def test_what_was_asked_before_the_end_is_written_and_nobody_is_called_after_it(
         call()
     assert heard == []
     assert read_spent(tmp_path / "ledger.sqlite", 0) == {"x": 9}
+
+
+def test_an_overrun_beyond_all_measure_fills_the_limit_and_harms_nothing_else(open_sqlite: OpenSqlite, clock: FakeClock) -> None:
+    slot = WINDOW.slot(clock.wall_ns())
+    ledger = open_sqlite()
+    assert ledger.report(*[Use(account="x", slot=slot, leaves_ns=WINDOW.leaves_ns(slot), change=2**64)] * 3) is None
+    assert [lease.amount for lease in ledger.lease(request(1, slot), request(1, slot, "y"))] == [0, 1]
+
+
+def test_what_the_driver_cannot_take_fails_its_own_question_only(open_sqlite: OpenSqlite, clock: FakeClock) -> None:
+    slot = WINDOW.slot(clock.wall_ns())
+    ledger = open_sqlite()
+    assert isinstance(ledger.try_lease([request(1, slot, "user=\ud800")]), StorageError)
+    assert ledger.lease(request(1, slot))[0].amount == 1

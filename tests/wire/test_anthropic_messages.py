@@ -226,6 +226,7 @@ def test_a_refusal_of_the_model_is_one() -> None:
         (None, None),
         ({"input_tokens": -1, "output_tokens": 5}, None),
         ({"input_tokens": 1, "output_tokens": "many"}, None),
+        ({"input_tokens": 1, "output_tokens": 10**9 + 1}, None),
     ],
 )
 def test_usage_is_normalised(usage: Any, expected: Usage | None) -> None:

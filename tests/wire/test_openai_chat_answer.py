@@ -113,6 +113,7 @@ def test_a_body_of_another_shape_is_not_an_answer(body: bytes) -> None:
         ({"prompt_tokens": 11, "completion_tokens": "7", "total_tokens": 18}, None),
         ({"prompt_tokens": 11, "completion_tokens": -7, "total_tokens": 18}, None),
         ({"prompt_tokens": 1.5, "completion_tokens": 7}, None),
+        ({"prompt_tokens": 11, "completion_tokens": 10**9 + 1}, None),
         ({"prompt_tokens": True, "completion_tokens": 7}, None),
         (3, None),
     ],

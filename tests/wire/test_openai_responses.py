@@ -241,6 +241,7 @@ def test_an_answer_that_is_cut_short_says_why() -> None:
         ({"tool_usage": {"web_search": {"num_requests": 3}}}, Usage(input=10, output=5, web_searches=3)),
         ({"usage": None}, None),
         ({"usage": {"input_tokens": -1, "output_tokens": 5}}, None),
+        ({"usage": {"input_tokens": 10, "output_tokens": 10**9 + 1}}, None),
         ({"usage": {"output_tokens": 5}}, None),
     ],
 )

@@ -2,6 +2,9 @@
 
 from msgspec import Struct
 
+MOST_TOKENS = 10**9
+"""No call can use as many; a provider that reports more reports nonsense, which is not measured and must not enter any sum."""
+
 
 class Usage(Struct, frozen=True, omit_defaults=True):
     """Tokens of one answer.

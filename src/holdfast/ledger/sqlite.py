@@ -42,6 +42,8 @@ VERSION = 1
 PRUNE_NS = 600 * SECOND
 KEEP_NS = 3600 * SECOND
 """How long a slot is kept after it has left its window: a wall clock that steps back by less still finds all that counts."""
+MOST_ADDED = 1 << 53
+"""What one overrun counts for at most, nine million dollars: a provider that reports nonsense must not overflow SQLite's integers."""
 
 Post = Callable[[Callable[[], None]], object]
 
@@ -124,8 +126,9 @@ class SqliteLedger:
                 with _translated(self._path):
                     connection = connection or self._engine.connect()
                     answers = self._carry_out(connection, batch)
-            except StorageError as error:
-                answers = [error] * len(batch)
+            except Exception as error:  # noqa: BLE001 - whatever it is, this thread goes on, and those who wait hear of it
+                failure = error if isinstance(error, StorageError) else StorageError(_explain(self._path, repr(error)))
+                answers = [failure] * len(batch)
                 if connection is not None:
                     connection.invalidate()
                     connection.close()
@@ -170,7 +173,7 @@ class SqliteLedger:
         return Lease(amount, rows)
 
     def _write(self, connection: Connection, uses: Sequence[Use]) -> None:
-        added = [self._row(use.account, use.slot, use.change, use.leaves_ns) for use in uses if use.change > 0]
+        added = [self._row(use.account, use.slot, min(use.change, MOST_ADDED), use.leaves_ns) for use in uses if use.change > 0]
         if added:
             connection.execute(_ADD, added)
         back = [{"of": use.account, "in_slot": use.slot, "by": self._holder, "back": -use.change} for use in uses if use.change < 0]

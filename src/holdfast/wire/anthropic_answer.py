@@ -5,12 +5,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from holdfast.events.usage import Usage
+from holdfast.events.usage import MOST_TOKENS, Usage
 from holdfast.wire.anthropic_content import Block, ContentReader, text
 from holdfast.wire.call import Answer, ToolCall
 from holdfast.wire.request_body import NULL
 
-_Count = Annotated[int, Meta(ge=0, le=2**53)]
+_Count = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
 
 
 class _ServerTools(Struct, gc=False):

@@ -7,14 +7,14 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from holdfast.errors import MalformedRequest
-from holdfast.events.usage import Usage
+from holdfast.events.usage import MOST_TOKENS, Usage
 from holdfast.wire.call import Answer, ToolCall
 from holdfast.wire.openai_responses_item import Item, ItemReader, Part, content, text, tool_call
 from holdfast.wire.request_body import NULL
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, MalformedRequest)
 
-_Count = Annotated[int, Meta(ge=0, le=2**53)]
+_Count = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
 
 
 class _Written(Struct, gc=False):

@@ -3,7 +3,7 @@
 import msgspec
 from msgspec import Raw, Struct
 
-from holdfast.events.usage import Usage
+from holdfast.events.usage import MOST_TOKENS, Usage
 
 
 class _Details(Struct, gc=False):
@@ -26,7 +26,7 @@ _decode = msgspec.json.Decoder(_Usage | None).decode
 
 
 def read_usage(raw: Raw) -> Usage | None:
-    """The tokens that a provider reported, or None where it reported none, or nonsense (negative, not whole, not a number).
+    """The tokens that a provider reported, or None where it reported none, or nonsense (negative, not whole, beyond all measure).
 
     Some servers leave reasoning out of `completion_tokens` but not out of `total_tokens` and bill it: the larger reading is taken.
     """
@@ -52,4 +52,4 @@ def read_usage(raw: Raw) -> Usage | None:
 
 
 def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < 2**53 else None
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
