@@ -1,20 +1,24 @@
 """Gateways under the test's hand, in process and over connections."""
 
 from collections.abc import Callable
-from pathlib import Path
+from functools import cache
 
 import pytest
 
+from holdfast.gateway.options import GatewayOptions
 from holdfast.testing.gateway import options_for
 from holdfast.testing.memory_gateway import MemoryGateway
 from holdfast.testing.simulated_provider import Address
 
 
+@pytest.fixture(scope="session")
+def options_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], GatewayOptions]:
+    """The options of a piece of configuration, each read once."""
+    folder = tmp_path_factory.mktemp("options")
+    return cache(lambda yaml: options_for(Address("127.0.0.1", 9), yaml, folder))
+
+
 @pytest.fixture
-def gateway(tmp_path: Path) -> Callable[[str], MemoryGateway]:
+def gateway(options_of: Callable[[str], GatewayOptions]) -> Callable[[str], MemoryGateway]:
     """Builds a gateway in memory from a piece of configuration; its providers are `openai`, `anthropic` and `simulated`."""
-
-    def build(yaml: str = "") -> MemoryGateway:
-        return MemoryGateway(options_for(Address("127.0.0.1", 9), yaml, tmp_path))
-
-    return build
+    return lambda yaml: MemoryGateway(options_of(yaml))
