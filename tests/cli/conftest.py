@@ -31,14 +31,43 @@ class Story(Struct, frozen=True):
     path: Path
 
 
+ASKED = {"model": "gpt-5.1", "format": "openai-chat"}
+
+
 @pytest.fixture
 def story(tmp_path: Path) -> Story:
     clock = FakeClock()
     now = clock.wall_ns()
     first, second = uuid7(now, 1), uuid7(now + 60 * SECOND, 2)
     who = {"agent": "support", "release": "v1", "run": "run-1", "user_id": "ann", "interaction": first}
-    asked = {"model": "gpt-5.1", "format": "openai-chat"}
-    refund = Decision(
+    other = {"agent": "billing", "release": "v9", "interaction": second, "user_id": "bob"}
+    latest = now + 60 * SECOND
+    refund = _refund(now, who)
+    reply = _reply(now + 20 * SECOND, refund, who)
+    cut = Decision(
+        decision_id=uuid7(latest, 3 << 62), timestamp=latest, chosen_action="none", complete=False, error_id="e2", **other, **ASKED
+    )
+    events: list[Event] = [
+        InteractionStarted(timestamp=now, identified_by="history", **who),
+        Context(digest="d1", role="system", content=Raw(b'"Be kind."')),
+        *_calls(now, refund, who),
+        refund,
+        reply,
+        _limit_refusal(reply.timestamp + 1, who),
+        InteractionStarted(timestamp=latest, identified_by="header", **other),
+        cut,
+    ]
+    with ThreadPoolExecutor(1) as executor:
+        journal = Journal(tmp_path / "data", "up", clock, executor)
+        for event in events:
+            journal.append(event)
+        journal.close()
+    assert journal.path is not None
+    return Story(tmp_path / "data", first, refund, reply, cut, journal.path)
+
+
+def _refund(now: int, who: dict[str, str]) -> Decision:
+    return Decision(
         decision_id=uuid7(now, 1 << 62),
         timestamp=now,
         served_by="openai/gpt-5.1",
@@ -56,12 +85,14 @@ def story(tmp_path: Path) -> Story:
         error_id="e1",
         recovery_action="retried",
         **who,
-        **asked,
+        **ASKED,
     )
-    later = now + 20 * SECOND
-    reply = Decision(
-        decision_id=uuid7(later, 2 << 62),
-        timestamp=later,
+
+
+def _reply(now: int, refund: Decision, who: dict[str, str]) -> Decision:
+    return Decision(
+        decision_id=uuid7(now, 2 << 62),
+        timestamp=now,
         served_by="anthropic/claude-sonnet-4-5",
         parent=refund.decision_id,
         inherited_messages=1,
@@ -69,63 +100,45 @@ def story(tmp_path: Path) -> Story:
         chosen_action="reply",
         answer=f"Done.{EVIL}",
         **who,
-        **asked,
+        **ASKED,
     )
-    other = {"agent": "billing", "release": "v9", "interaction": second, "user_id": "bob"}
-    latest = now + 60 * SECOND
-    cut = Decision(
-        decision_id=uuid7(latest, 3 << 62), timestamp=latest, chosen_action="none", complete=False, error_id="e2", **other, **asked
-    )
+
+
+def _calls(now: int, refund: Decision, who: dict[str, str]) -> list[Event]:
+    """The two attempts behind the refund, and the error between them."""
     call = {"target_api": "openai/gpt-5.1 POST /v1/chat/completions", "latency_ms": 33.0, "bytes_sent": 10}
-    of_refund = {"decision_id": refund.decision_id, **call, **who}
-    events: list[Event] = [
-        InteractionStarted(timestamp=now, identified_by="history", **who),
-        Context(digest="d1", role="system", content=Raw(b'"Be kind."')),
-        ApiCall(call_id="c.1", timestamp=now, response_code=429, attempt=1, retry_count=0, error_id="e1", **of_refund),
-        Error(
-            error_id="e1",
-            timestamp=now + 1,
-            error_type="rate_limit",
-            message="openai answered 429",
-            full_traceback="slow down\nplease",
-            recovery_action="retried",
-            severity="warning",
-            decision_id=refund.decision_id,
-            **who,
-        ),
-        ApiCall(
-            call_id="c.2",
-            timestamp=now + 2,
-            response_code=200,
-            attempt=2,
-            retry_count=1,
-            cost=1_234_500,
-            cost_source="provider",
-            **of_refund,
-        ),
-        refund,
-        reply,
-        LimitRefusal(
-            timestamp=later + 1,
-            limit="agent support: 5 USD per day",
-            scope="agent",
-            unit="usd",
-            amount=5 * 10**9,
-            spent=4 * 10**9,
-            reserved=10**9,
-            asked=10**8,
-            **who,
-        ),
-        InteractionStarted(timestamp=latest, identified_by="header", **other),
-        cut,
+    served = {"decision_id": refund.decision_id, **call, **who}
+    error = Error(
+        error_id="e1",
+        timestamp=now + 1,
+        error_type="rate_limit",
+        message="openai answered 429",
+        full_traceback="slow down\nplease",
+        recovery_action="retried",
+        severity="warning",
+        decision_id=refund.decision_id,
+        **who,
+    )
+    paid = {"cost": 1_234_500, "cost_source": "provider"}
+    return [
+        ApiCall(call_id="c.1", timestamp=now, response_code=429, attempt=1, retry_count=0, error_id="e1", **served),
+        error,
+        ApiCall(call_id="c.2", timestamp=now + 2, response_code=200, attempt=2, retry_count=1, **paid, **served),
     ]
-    with ThreadPoolExecutor(1) as executor:
-        journal = Journal(tmp_path / "data", "up", clock, executor)
-        for event in events:
-            journal.append(event)
-        journal.close()
-    assert journal.path is not None
-    return Story(tmp_path / "data", first, refund, reply, cut, journal.path)
+
+
+def _limit_refusal(now: int, who: dict[str, str]) -> LimitRefusal:
+    return LimitRefusal(
+        timestamp=now,
+        limit="agent support: 5 USD per day",
+        scope="agent",
+        unit="usd",
+        amount=5 * 10**9,
+        spent=4 * 10**9,
+        reserved=10**9,
+        asked=10**8,
+        **who,
+    )
 
 
 class Done(Struct, frozen=True):
