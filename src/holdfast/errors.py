@@ -5,6 +5,7 @@ HoldfastError                 the way out is in the message
 |-- ConfigError               the configuration file or environment is wrong; names file, line and key
 |-- SecretError               a secret reference could not be resolved; never carries the secret
 |-- CannotStart               the agent's command is not there or cannot be run; knows the exit code
+|-- CannotListen              an address that Holdfast should listen on cannot be had
 |-- StorageError              the data directory, ledger or journal cannot be read or written
 |-- MalformedRequest          an agent sent what no provider would accept; becomes 400 in the caller's format
 |-- MalformedAnswer           an upstream sent what its own format does not allow
@@ -14,7 +15,7 @@ HoldfastError                 the way out is in the message
     |-- GarbageReceived       not HTTP
     `-- TimedOut              one of the call's time-outs passed; says which
 
-Refusals (denied before any money was spent) are values, not exceptions: `holdfast.policy.refusal`.
+Refusals (denied before any money was spent) are values, not exceptions: `holdfast.wire.call.Refusal`.
 """
 
 from collections.abc import Iterable
@@ -46,6 +47,10 @@ class CannotStart(HoldfastError):  # noqa: N818 - says what happened
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class CannotListen(HoldfastError):  # noqa: N818 - says what happened
+    pass
 
 
 class StorageError(HoldfastError):
