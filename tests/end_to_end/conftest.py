@@ -276,9 +276,9 @@ class Site:
             pytest.fail("a process of the command is left")
         return said.decode()
 
-    def run(self, *words: str, agent: str, env: dict[str, str] | None = None) -> Done:
+    def run(self, *words: str, agent: str, env: dict[str, str] | None = None, via: tuple[str, ...] = HOLDFAST) -> Done:
         """`holdfast run` around Python source that has `ask` (see AGENT)."""
-        return self.command("run", *words, "--", sys.executable, "-IS", "-c", AGENT + agent, env=env)
+        return self.command("run", *words, "--", sys.executable, "-IS", "-c", AGENT + agent, env=env, via=via)
 
     def start(self, *words: str, env: dict[str, str] | None = None) -> Running:
         running = Running(self._popen((*HOLDFAST, *words), env))

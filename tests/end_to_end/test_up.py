@@ -18,9 +18,13 @@ def up(shared_site):
     return shared_site.up("--workers", "2")
 
 
-def test_one_line_names_both_addresses_once_both_answer(shared_site, ask) -> None:
+def free_addresses() -> tuple[str, str]:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        gateway, control = (f"127.0.0.1:{taken.getsockname()[1]}" for taken in (one, other))
+        return f"127.0.0.1:{one.getsockname()[1]}", f"127.0.0.1:{other.getsockname()[1]}"
+
+
+def test_one_line_names_both_addresses_once_both_answer(shared_site, ask) -> None:
+    gateway, control = free_addresses()
     shared_site.configure()
     started = shared_site.start("up", "--gateway", gateway, "--control", control)
     line = started.line()
@@ -38,6 +42,22 @@ def test_ctrl_c_ends_it_with_all_its_workers(site, workers: str) -> None:
     up = site.up("--workers", workers)
     assert up.end(signal.SIGINT, group=True) == 0
     assert up.err == []
+
+
+def test_term_while_the_workers_start_ends_it_too(site, ask, eventually) -> None:
+    site.configure()
+    _, control = free_addresses()
+    started = site.start("up", "--gateway", "127.0.0.1:0", "--control", control, "--workers", "2")
+
+    def answers() -> bool:
+        try:
+            return bool(ask(f"http://{control}", "GET", "/readyz").status)
+        except OSError:
+            return False
+
+    eventually(answers, "a control address, long before the workers are ready")
+    assert started.end() == 0
+    assert started.err == []
 
 
 def test_a_killed_worker_is_replaced(shared_site, up, eventually) -> None:

@@ -139,7 +139,7 @@ class _Worker:
             last_words = await self._hear(process)
             self.ready.clear()
             code = await process.wait()
-            if not self._served and not self._stopping.is_set():
+            if not self._served and (last_words or not self._stopping.is_set()):
                 raise HoldfastError(last_words or f"a worker could not start: it ended with {code}")
             if last_words:
                 sys.stderr.write(f"holdfast: {last_words}\n")
