@@ -229,7 +229,7 @@ def test_an_upstream_that_never_answers_becomes_a_504_that_says_so(upstream: Add
     with gateway_in_thread(options_for(upstream, yaml, tmp_path), tmp_path) as gateway:
         answered, headers, said = post(gateway, "/v1/chat/completions", body)
     assert (answered, headers["x-should-retry"]) == (504, "false")
-    assert "total time-out after 0.3" in json.loads(said)["error"]["message"]
+    assert "total time-out after" in json.loads(said)["error"]["message"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
