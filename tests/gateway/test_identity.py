@@ -55,6 +55,24 @@ def test_an_agent_without_a_key_calls_from_loopback_alone(peer: str, local: bool
     assert (found is not None) == local
 
 
+@pytest.mark.parametrize(
+    ("origin", "served"),
+    [
+        ("http://localhost:3000", True),
+        ("http://127.0.0.1", True),
+        ("https://[::1]:8443", True),
+        ("http://evil.example:8787", False),
+        ("http://localhost.evil.example", False),
+        ("http://127.0.0.1.evil.example", False),
+        ("null", False),
+        ("", False),
+    ],
+)
+def test_web_pages_of_other_sites_need_a_key(origin: str, served: bool) -> None:
+    assert (caller((KEYED, OPEN), {"origin": origin}) is not None) == served
+    assert caller((KEYED, OPEN), {"origin": origin, "authorization": "Bearer hf-support"}) is not None
+
+
 def test_agents_without_keys_say_their_name() -> None:
     second = AgentOptions(name="second")
     for name, agent in (("second", second), ("unheard-of", OPEN), ("", OPEN)):

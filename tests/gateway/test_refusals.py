@@ -323,3 +323,19 @@ def test_the_record_is_written_before_the_last_byte(gateway: Build) -> None:
     assert (response.body, world.recorder.decisions) == (HELLO, [])
     world.upstream.latest.end()
     assert (written, response.body) == ([1], HELLO + b"data: [DONE]\n\n")
+
+
+def test_pictures_are_reserved_as_the_model_counts_them_that_reads_them(gateway: Build) -> None:
+    picture = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}
+    inputs = {
+        "/v1/chat/completions": {"model": "m", "messages": [picture], "max_tokens": 20},
+        "/v1/responses": {
+            "model": "m",
+            "input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,AAAA"}]}],
+            "max_output_tokens": 20,
+        },
+    }
+    for path, body in inputs.items():
+        world = gateway("agents: {a: {routes: {'*': [openai/gpt-4o-mini]}}}\nlimits: [{usd: 0.0073, per: hour}]")
+        assert world.call("POST", path, body).status == 402  # 48,200 tokens of the picture at 0.15 USD per million, and the text
+        assert not world.upstream.exchanges

@@ -12,6 +12,7 @@ from holdfast.money import Nano
 from holdfast.policy.limit import Limit, Scope
 from holdfast.pricing import Rates, affordable_output, cost, worst
 from holdfast.wire.call import Answer, Call, Refusal
+from holdfast.wire.media import image_tokens
 
 LEAST_OUTPUT = 16
 """Tokens per choice below which an answer is refused instead of cut short; also the least that the Responses API takes."""
@@ -44,14 +45,10 @@ def charges(limits: Iterable[Limit], values: dict[Scope, str]) -> Charges:
     return tuple([(limit, values[limit.scope]) for limit in limits if limit.scope in values])
 
 
-def bounds(call: Call, rates: Rates | None, drawn: Charges, default_max_output: int) -> Bounds | Refusal:
-    """The upper and lower bound to reserve for one attempt, or why it must not be made under a spend limit."""
+def bounds(call: Call, model: str, rates: Rates | None, drawn: Charges, default_max_output: int) -> Bounds | Refusal:
+    """The upper and lower bound to reserve for one attempt at `model`, or why it must not be made under a spend limit."""
     most_output = call.max_output if call.generates else 0
-    spend_limit = None
-    for charge in drawn:
-        if charge[0].unit == "usd" and charge[0].binding:
-            spend_limit = charge
-            break
+    spend_limit = _spend_limit(drawn)
     if spend_limit is not None:
         if rates is None:
             return _unbounded(
@@ -64,16 +61,17 @@ def bounds(call: Call, rates: Rates | None, drawn: Charges, default_max_output: 
             return _unbounded("call_without_bound", call, spend_limit, call.unbounded)
         if most_output is None:
             most_output = default_max_output * call.choices
+    input_bound = call.input_bound if model == call.model else call.input_bound + _dearer_pictures(call, model)
     if rates is None or most_output is None:
         ask = Ask(calls=1, usd_least=0, usd_most=0)
     else:
         least_output = min(LEAST_OUTPUT * call.choices, most_output)
         ask = Ask(
             calls=1,
-            usd_least=worst(rates, call.input_bound, least_output),
-            usd_most=worst(rates, call.input_bound, most_output),
+            usd_least=worst(rates, input_bound, least_output),
+            usd_most=worst(rates, input_bound, most_output),
         )
-    return Bounds(rates=rates, input_bound=call.input_bound, max_output=most_output, choices=call.choices, ask=ask)
+    return Bounds(rates=rates, input_bound=input_bound, max_output=most_output, choices=call.choices, ask=ask)
 
 
 def output_to_send(bounds: Bounds, call: Call, granted: Nano) -> int | None:
@@ -101,10 +99,21 @@ def settlement(result: AttemptResult, answer: Answer | None, bounds: Bounds, res
         return Cost(None, 0, "unpriced", None)
     most = None if bounds.max_output is None else reserved
     if result.stream is not None and result.committed:
-        read = bounds.input_bound if usage is None else min(usage.input, bounds.input_bound)
-        generated = worst(bounds.rates, read, result.stream.generated_bytes)
+        generated = worst(bounds.rates, bounds.input_bound, result.stream.generated_bytes)
         most = generated if most is None else min(most, generated)
     return Cost(most, most or 0, "unpriced" if most is None else "bound", None)
+
+
+def _spend_limit(drawn: Charges) -> tuple[Limit, str] | None:
+    for charge in drawn:
+        if charge[0].unit == "usd" and charge[0].binding:
+            return charge
+    return None
+
+
+def _dearer_pictures(call: Call, model: str) -> int:
+    """What the call's pictures may count beyond `input_bound` when not the model that it names reads them but `model`."""
+    return call.pictures * max(0, image_tokens(model) - image_tokens(call.model))
 
 
 def _unbounded(kind: str, call: Call, spend_limit: tuple[Limit, str], why: str) -> Refusal:

@@ -145,7 +145,7 @@ class GuardedCall:
             self._without_attempt(refusals.no_key(destination.provider.name, destination.provider.key_error))
             return
         drawn = charges(self._parts.options.limits + self._caller.agent.limits, self._values(destination))
-        found = bounds(self._call, self._rates(destination), drawn, self._caller.agent.default_max_output)
+        found = bounds(self._call, destination.model, self._rates(destination), drawn, self._caller.agent.default_max_output)
         if isinstance(found, Refusal):
             self._without_attempt(found)
             return

@@ -1,5 +1,6 @@
 """Who calls: agent and release from the key, user and interaction from headers, without a line of code in the agent."""
 
+import re
 import secrets
 from hashlib import blake2b
 
@@ -16,12 +17,13 @@ SESSION_HEADERS = (
 """Headers in which well-known agents name their session, the first that is present counts."""
 
 _READ = frozenset(
-    {b"authorization", b"x-api-key", b"api-key", b"traceparent", *SESSION_HEADERS}
+    {b"authorization", b"x-api-key", b"api-key", b"origin", b"traceparent", *SESSION_HEADERS}
     | {b"x-holdfast-agent", b"x-holdfast-release", b"x-holdfast-user", b"x-holdfast-interaction"}
 )
 _MAX_ID = 128
 _ID_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-")
 _LOOPBACK = ("127.", "::1", "::ffff:127.")
+_LOCAL_PAGE = re.compile(rb"https?://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
 class Caller(Struct, frozen=True):
@@ -51,7 +53,7 @@ class Identities:
         name = _text(given.get(b"x-holdfast-agent"))
         agent = self._by_key.get(self._hash(presented_key(given)))
         if agent is None:
-            if not peer.startswith(_LOOPBACK):
+            if not peer.startswith(_LOOPBACK) or _is_foreign_page(given.get(b"origin")):
                 return None
             agent = self._keyless.get(name) or self._default
             if agent is None:
@@ -66,6 +68,11 @@ class Identities:
 
     def _hash(self, key: bytes) -> bytes:
         return blake2b(key, key=self._salt, digest_size=32).digest()
+
+
+def _is_foreign_page(origin: bytes | None) -> bool:
+    """Whether a web page of another site asks: a browser lets any page send to loopback, and names the page with every POST."""
+    return origin is not None and _LOCAL_PAGE.fullmatch(origin) is None
 
 
 def presented_key(given: dict[bytes, bytes]) -> bytes:

@@ -43,7 +43,8 @@ def unknown_key() -> Refusal:
     return Refusal(
         status=403,
         kind="unknown_key",
-        message="Refused by Holdfast: this key belongs to no agent; set the key of an agent in the configuration as the API key.",
+        message="Refused by Holdfast: this key belongs to no agent; set the key of an agent in the configuration as the API key. "
+        "Web pages of other sites always need one.",
     )
 
 

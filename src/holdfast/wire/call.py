@@ -32,6 +32,7 @@ class Call(Struct, kw_only=True):
     max_output: what the caller set as the bound of generated tokens, all choices together (n * max_tokens); None: no bound.
     choices: how many answers were asked for (n).
     input_bound: upper bound of the input tokens: UTF-8 bytes + fixed overheads, media by a fixed bound each.
+    pictures: how many of them are counted in `input_bound`, as `model` counts pictures; another model may count them dearer.
     unbounded: why the input or the price cannot be bounded from the request alone (history kept by the provider, tools that the
         provider runs, media by URL without a bound); empty when it can.
     """
@@ -47,6 +48,7 @@ class Call(Struct, kw_only=True):
     choices: int = 1
     generates: bool = True  # False: embeddings, token counting, model lists
     input_bound: int = 0
+    pictures: int = 0
     unbounded: str = ""
     tier: str = ""  # the service tier or speed that the request asks for; it has its own price
     user: str = ""  # the end user that the request's own fields name

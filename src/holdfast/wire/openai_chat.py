@@ -22,13 +22,15 @@ _PER_TOOL = 16
 _UNBOUNDED_FIELDS = {
     "web_search_options": "web_search_options lets the provider search at its own price",
     "search_parameters": "search_parameters lets the provider search at its own price",
+    "models": "models lets the provider choose another one at its price",
     "plugins": "plugins are run by the provider at their own price",
     "prediction": "tokens of a prediction that are rejected are billed beyond the bound of generated tokens",
     "audio": "audio is billed at its own price",
 }
 _OFF = (NULL, Raw(b"[]"), Raw(b"false"))
 
-_Tokens = Annotated[int, Meta(ge=0, le=10**12)]
+_Tokens = Annotated[int, Meta(ge=-1, le=10**12)]
+"""0 and -1 are no bound: some servers (Ollama, LM Studio) generate without end on them."""
 _Choices = Annotated[int, Meta(ge=1, le=10_000)]
 
 
@@ -92,6 +94,7 @@ class _OpenAIChat:
             max_output=None if limit is None else limit * choices,
             choices=choices,
             input_bound=len(body) + overheads + media.tokens,
+            pictures=media.pictures,
             unbounded=_unbounded(fields, params, schemas) or media.unbounded,
             tier=params.service_tier if params.service_tier not in (None, "auto", "default") else "",
             user=_user(params),
@@ -110,6 +113,8 @@ class _OpenAIChat:
                 changed["model"] = Raw(_encode(rewrite.model))
             if rewrite.max_output is not None:
                 changed.update(_bounded(fields, rewrite.max_output, rewrite.modern))
+            elif call.max_output is not None and not rewrite.modern:  # a bound that the target does not read would bound nothing
+                changed.update(_bounded(fields, call.max_output // call.choices, modern=False))
             if rewrite.usage_in_stream and call.stream and not _usage_wanted(call):
                 options = _raw_object(fields.get("stream_options", NULL)) or {}
                 changed["stream_options"] = Raw(_encode({**options, "include_usage": True}))
@@ -142,7 +147,7 @@ class _OpenAIChat:
 def _max_output(params: _Params) -> int | None:
     """Per choice; the newer name is the one that counts where a body has both, so the larger of them bounds what any server makes."""
     given = [limit for limit in (params.max_completion_tokens, params.max_tokens) if limit is not None]
-    return max(given, default=None)
+    return None if min(given, default=0) <= 0 else max(given)
 
 
 def _bounded(fields: Fields, bound: int, modern: bool) -> dict[str, Raw]:
@@ -152,8 +157,8 @@ def _bounded(fields: Fields, bound: int, modern: bool) -> dict[str, Raw]:
     for name in ("max_completion_tokens", "max_tokens"):
         limit = msgspec.json.decode(fields.get(name, NULL), type=int | None)
         if limit is not None:
-            given[name] = min(limit, bound)
-            if limit > bound:
+            given[name] = min(limit, bound) if limit > 0 else bound
+            if limit != given[name]:
                 changed[name] = Raw(_encode(bound))
     if not given or (not modern and "max_tokens" not in given):
         changed["max_completion_tokens" if modern else "max_tokens"] = Raw(_encode(min(given.values(), default=bound)))

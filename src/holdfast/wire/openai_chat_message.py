@@ -152,6 +152,7 @@ class Media(Struct, frozen=True):
     """What media add to the input bound that is taken from a body's bytes. unbounded: why they cannot be bounded, if so."""
 
     tokens: int = 0
+    pictures: int = 0
     unbounded: str = ""
 
 
@@ -160,7 +161,7 @@ def media_bound(messages: Iterable[Message], model: str) -> Media:
 
     Audio is billed at its own price, which the usage of an answer does not tell apart; what a provider keeps has no size here.
     """
-    tokens = 0
+    tokens = pictures = 0
     for message in messages:
         if message.audio is not None:
             return Media(unbounded="an earlier audio answer is kept by the provider and billed at its own price")
@@ -171,7 +172,8 @@ def media_bound(messages: Iterable[Message], model: str) -> Media:
             if bound is None:
                 return Media(unbounded=f"what {part.type!r} content costs cannot be bounded from the request")
             tokens += bound
-    return Media(tokens)
+            pictures += part.image_url is not None
+    return Media(tokens, pictures)
 
 
 def _part_tokens(part: Part, model: str) -> int | None:

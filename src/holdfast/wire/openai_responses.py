@@ -95,6 +95,7 @@ class OpenAIResponses:
             params=without(fields, ("input", "instructions", "tools")),
             max_output=request.max_output_tokens,
             input_bound=len(body) + _overhead(tools) + _ITEM_TOKENS * len(items) + reader.media_tokens,
+            pictures=reader.pictures,
             unbounded=reader.unbounded or _unbounded(tools, fields),
             tier=request.service_tier if request.service_tier not in (None, "auto", "default") else "",
             user=request.user or (request.metadata and request.metadata.user_id) or request.safety_identifier or "",

@@ -55,12 +55,13 @@ _MEDIA = frozenset({"input_image", "input_file", "computer_screenshot"})
 class ItemReader:
     """Reads items one by one. model: whose way of counting pictures applies.
 
-    media_tokens: what media may cost beyond the bytes they have in the body; below zero for large inline ones.
+    media_tokens: what media may cost beyond the bytes they have in the body; below zero for large inline ones. pictures: among them.
     unbounded: the first content whose size the request does not tell.
     """
 
     def __init__(self, model: str = "") -> None:
         self.media_tokens = 0
+        self.pictures = 0
         self.unbounded = ""
         self._model = model
 
@@ -113,6 +114,7 @@ class ItemReader:
                 self._no_bound("a file that is not part of the request has a length of its own")
             self.media_tokens += document_tokens(inline) - inline
         else:
+            self.pictures += 1
             self.media_tokens += image_tokens(self._model, text(part.detail, at)) - inline
         return bytes(next((raw for raw in (part.image_url, part.file_data, part.file_url, part.file_id) if raw != NULL), b""))
 
