@@ -110,9 +110,9 @@ class Attempt:
     def cancel(self) -> AttemptResult:
         """Drop the attempt at once; the listener hears nothing more. Returns how far it came."""
         if not self._over:
-            self._finish_quietly()
             if self._exchange is not None:
                 self._exchange.cancel()
+            self._finish_quietly()
         return self.result
 
     def pause(self) -> None:
@@ -222,6 +222,7 @@ class Attempt:
 
     def _finish_quietly(self) -> None:
         self._over = True
+        self._exchange = None  # it holds on to this object: reference counting then frees both at once
         self.result.ended_ns = self._clock.monotonic_ns()
         if self._timer is not None:
             self._timer.cancel()

@@ -320,7 +320,7 @@ class _Answer:
         no_body = status in (204, 304)
         length = None if no_body or (self._bodiless and not body) else len(body)
         head = render(status_line(status), headers, self._framing(length))
-        self._connection = None
+        self._detach()
         if no_body or self._bodiless:
             connection.send(head)
         else:
@@ -353,17 +353,19 @@ class _Answer:
             connection.send(b"%x\r\n" % len(data), data, b"\r\n")
 
     def end(self) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._connection
         if connection is None:
             return
         assert self._started
+        self._detach()
         if self._chunked:
             connection.send(b"0\r\n\r\n")
         connection.finished(self._keep_alive)
 
     def abort(self) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._connection
         if connection is not None:
+            self._detach()
             connection.aborted(reset=self._started and not self._chunked)
 
     def fail(self) -> None:
@@ -375,9 +377,16 @@ class _Answer:
             self.send(500, [_JSON], _error("internal_error", "internal error"))
 
     def client_left(self) -> None:
+        disconnected = self.disconnected
+        self._detach()
+        if disconnected is not None:
+            disconnected()
+
+    def _detach(self) -> None:
+        """Let go of the connection, and of the application: a circle of references would leave every call to the garbage collector,
+        measured at 25 us per call."""
         self._connection = None
-        if self.disconnected is not None:
-            self.disconnected()
+        self.disconnected = self.pausing = self.resuming = None
 
     def _framing(self, length: int | None) -> bytes:
         return _framing(length, close=not self._keep_alive, announce=not self._request.chunked)
