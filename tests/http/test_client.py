@@ -206,6 +206,25 @@ def test_a_stale_connection_is_replaced_once(upstream: Any, heard: Any, request_
     with_client(use)
 
 
+def test_a_request_that_the_upstream_may_have_worked_on_is_not_sent_again(upstream: Any, heard: Any, request_to: Any) -> None:
+    clock = FakeClock()
+
+    async def working_then_closing(peer: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await peer.read_request(reader)
+        writer.write(OK)
+        await peer.read_request(reader)
+        clock.advance(SECOND)
+
+    async def use(client: Client) -> None:
+        async with upstream(working_then_closing, forever) as (peer, origin):
+            await call(client, request_to(origin), heard)
+            ear = await call(client, request_to(origin), heard)
+            assert isinstance(ear.error, ConnectionCut)
+            assert len(peer.heads) == 2
+
+    with_client(use, clock)
+
+
 def test_the_second_try_is_the_last(upstream: Any, heard: Any, request_to: Any) -> None:
     async def use(client: Client) -> None:
         async with upstream(cutting(b""), answering_nothing) as (peer, origin):

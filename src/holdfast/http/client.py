@@ -18,6 +18,10 @@ from holdfast.http.reading import ReadBuffer, ReadingProtocol
 _EYEBALLS_SECONDS = 0.25
 """Head start of one address family before the other is tried as well (RFC 8305, section 5)."""
 
+_STALE_NS = SECOND
+"""A kept connection that the upstream had closed says so within a round trip. One that ends later may have carried the request to an
+upstream that worked on it: sent once more, it would be billed twice."""
+
 _CLOSED = "the client is closed"
 _ALWAYS_WITH_LENGTH = frozenset((b"POST", b"PUT", b"PATCH"))
 
@@ -32,11 +36,15 @@ class ClientOptions(Struct, frozen=True, kw_only=True):
 
 
 class Client:
-    """Sends requests over kept connections, the most recently used first; `tls` defaults to the system's trust store."""
+    """Sends requests over kept connections, the most recently used first; `tls` defaults to the system's trust store.
+
+    A request that meets a connection gone stale is sent once more, before any answer byte.
+    """
 
     def __init__(self, options: ClientOptions, clock: Clock, tls: ssl.SSLContext | None = None) -> None:
         self._options = options
         self._clock = clock
+        self.now_ns = clock.monotonic_ns
         self._tls = tls
         self._buffer = ReadBuffer()
         self._pools: dict[Origin, _Pool] = {}
@@ -231,6 +239,7 @@ class _Connection(ReadingProtocol):
         self._parser = parser
         self._transport: asyncio.Transport
         self._call: _Call | None = None
+        self._begun_ns = 0
         self._fresh = True  # its first call has not ended
         self._started = False  # the answer's head was delivered
 
@@ -241,6 +250,7 @@ class _Connection(ReadingProtocol):
     def begin(self, call: _Call) -> None:
         self._call = call
         self._started = False
+        self._begun_ns = self._client.now_ns()
         self._parser.expect(call.request.method)
         call.connection = self
         body = call.request.body
@@ -297,7 +307,7 @@ class _Connection(ReadingProtocol):
         call, self._call = self._call, None
         if call is None:
             return
-        if parser.silent and not self._fresh:
+        if parser.silent and not self._fresh and self._client.now_ns() - self._begun_ns < _STALE_NS:
             call.again()
         elif parser.headed and not parser.framed and exc is None:
             call.ended = True
