@@ -62,6 +62,17 @@ def test_leaving_between_two_attempts_ends_the_call(gateway: Build) -> None:
     assert spent(world) == 0
 
 
+def test_nothing_waits_for_an_agent_that_has_left(gateway: Build) -> None:
+    world = gateway("agents: {a: {routes: {'*': [simulated/*]}}}")
+    for fails in (True, False):
+        response = world.call("POST", "/v1/chat/completions", CHAT)
+        if fails:
+            world.upstream.latest.answer(b'{"error":{}}', 500)
+        assert world.clock.pending
+        response.leave()
+        assert not world.clock.pending
+
+
 def test_leaving_while_the_ledger_is_asked_takes_nothing(gateway: Build) -> None:
     world = gateway(YAML)
     world.ledger.delay_ns = SECOND

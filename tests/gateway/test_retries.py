@@ -153,6 +153,24 @@ def test_where_no_retries_are_wanted_the_sdk_is_told_not_to_begin_with_its_own(g
     assert (response.status, header(response, "x-should-retry"), len(world.upstream.exchanges)) == (500, "false", 1)
 
 
+def test_an_answer_that_is_not_streamed_has_no_first_token_to_wait_for(gateway: Build) -> None:
+    world = gateway("agents: {a: {routes: {'*': [simulated/*]}, timeouts: {first_token: 2s, idle: 2s, total: 60s}}}")
+    response = world.call("POST", CHAT, QUESTION)
+    world.clock.advance(59 * SECOND)
+    world.upstream.latest.answer(ANSWER)
+    assert (response.status, len(world.upstream.exchanges)) == (200, 1)
+
+
+@pytest.mark.parametrize("model", ["m\r\nx-evil: 1", "m\x00", "ü", "m\x7f", "a b"])
+def test_no_models_name_breaks_out_of_a_header(gateway: Build, model: str) -> None:
+    world = gateway(ONE)
+    response = world.call("POST", CHAT, {**QUESTION, "model": model})
+    world.upstream.latest.answer(ANSWER)
+    served_by = header(response, "x-holdfast-served-by")
+    assert served_by is not None and served_by.startswith("simulated/") and served_by.isascii() and served_by.isprintable()
+    assert world.recorder.decisions[0].served_by == f"simulated/{model}"
+
+
 def fail_with_status(world: MemoryGateway) -> None:
     world.upstream.latest.answer(ERROR, 500)
 

@@ -13,8 +13,8 @@ from holdfast.providers import ProviderKind
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
-    """In nanoseconds. first_token: from the request's end to the first real token (or a whole non-streamed answer's first byte is
-    not awaited: for those only `total` counts). idle: between two pieces of an answer. total: everything, retries and fallbacks too."""
+    """In nanoseconds. first_token: of a streamed call, from the beginning of an attempt to its first real token; an answer that is not
+    streamed has until `total`. idle: between two pieces of a stream. total: everything, retries and fallbacks too."""
 
     connect_ns: int = 5 * SECOND
     first_token_ns: int = 60 * SECOND
