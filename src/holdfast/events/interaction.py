@@ -6,7 +6,10 @@ from holdfast.events.instant import Instant
 
 
 class InteractionStarted(Struct, frozen=True, kw_only=True, tag="interaction_started", tag_field="kind", omit_defaults=True):
-    """Written once, with the interaction's first call, whose id it takes unless the agent gave it one. `identified_by` says how it was told from others."""
+    """Written once, with the interaction's first call, whose id it takes unless the agent gave it one.
+
+    `identified_by` says how it was told from others.
+    """
 
     interaction: str
     timestamp: Instant

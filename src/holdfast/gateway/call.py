@@ -106,7 +106,7 @@ class GuardedCall:
         if not interaction and call.conversation:
             interaction, identified_by = parts.conversations.of_response(call.conversation), "conversation"
         if call.turns:
-            scope = f"{caller.name}|{run}|{user}"
+            scope = f"{caller.name!r}|{run}|{user!r}"  # quoted: no name may look like another name and user
             self._claim = parts.conversations.claim(scope, call.turns, interaction or self._call_id, fixed=bool(interaction))
             identified_by = identified_by if interaction else "history"
             interaction = self._claim.interaction
