@@ -332,6 +332,12 @@ def essence(request: Request) -> Any:
     return request.method, request.path, request.query, headers, body
 
 
+MODERN = """  modern: {{kind: simulated, base_url: '{}', api_key: env:UPSTREAM_KEY}}
+agents: {{a: {{routes: {{'*': [modern/*]}}}}}}
+"""
+"""Servers other than OpenAI's own may know only the older name of a bound, and are sent both."""
+
+
 @pytest.fixture(scope="module")
 def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Way, Way]]:
     arrived: list[Request] = []
@@ -343,7 +349,7 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Way, Way]]:
     folder = tmp_path_factory.mktemp("gateway")
     with (
         running_in_thread(provider) as upstream,
-        gateway_in_thread(options_for(upstream, "", folder), folder) as gateway,
+        gateway_in_thread(options_for(upstream, MODERN.format(upstream.openai), folder), folder) as gateway,
         asyncio.Runner() as runner,
     ):
         both = Way(upstream, arrived, runner), Way(gateway, arrived, runner)
