@@ -51,6 +51,16 @@ def test_leaving_a_stream_counts_what_was_generated_and_records_what_was_said(ga
     assert 4_000 * len("HelloHello") < decision.cost < 4_000 * len("HelloHello") + INPUT_BOUND_NANO
 
 
+def test_leaving_a_model_that_thinks_in_secret_counts_its_worst_case(gateway: Build) -> None:
+    world = gateway("agents: {a: {routes: {'*': [openai/gpt-5]}}}\nlimits: [{usd: 1, per: total}]")
+    response = world.call("POST", "/v1/chat/completions", {**CHAT, "stream": True})
+    world.upstream.latest.start()
+    world.upstream.latest.data(HELLO)
+    response.leave()
+    (decision,) = world.recorder.decisions
+    assert decision.cost == spent(world) > 1000 * 10_000
+
+
 def test_leaving_between_two_attempts_ends_the_call(gateway: Build) -> None:
     world = gateway(YAML)
     response = world.call("POST", "/v1/chat/completions", CHAT)

@@ -13,6 +13,7 @@ from holdfast.policy.limit import Limit, Scope
 from holdfast.pricing import Rates, affordable_output, cost, worst
 from holdfast.wire.call import Answer, Call, Refusal
 from holdfast.wire.media import image_tokens
+from holdfast.wire.reasoning import may_be_hidden
 
 LEAST_OUTPUT = 16
 """Tokens per choice below which an answer is refused instead of cut short; also the least that the Responses API takes."""
@@ -22,8 +23,11 @@ Charges = tuple[tuple[Limit, str], ...]
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
-    """What one attempt may use. rates: None when the model has no price. max_output: None when nothing bounds the output."""
+    """What one attempt of `call` at `model` may use. rates: None when the model has no price. max_output: None when nothing bounds the
+    output."""
 
+    call: Call
+    model: str
     rates: Rates | None
     input_bound: int
     max_output: int | None
@@ -71,7 +75,7 @@ def bounds(call: Call, model: str, rates: Rates | None, drawn: Charges, default_
             usd_least=worst(rates, input_bound, least_output),
             usd_most=worst(rates, input_bound, most_output),
         )
-    return Bounds(rates=rates, input_bound=input_bound, max_output=most_output, choices=call.choices, ask=ask)
+    return Bounds(call=call, model=model, rates=rates, input_bound=input_bound, max_output=most_output, choices=call.choices, ask=ask)
 
 
 def output_to_send(bounds: Bounds, call: Call, granted: Nano) -> int | None:
@@ -87,7 +91,7 @@ def settlement(result: AttemptResult, answer: Answer | None, bounds: Bounds, res
     """What an attempt cost; `answer` as far as it came.
 
     An error answer is free. Where the provider may have worked without saying how much, the bound counts: of what was generated for a
-    stream that was cut after its first token, of everything otherwise.
+    stream that was cut after its first token, where nothing of it can have been hidden, of everything otherwise.
     """
     usage = None if answer is None or not answer.complete else answer.usage
     if usage is not None:
@@ -98,7 +102,7 @@ def settlement(result: AttemptResult, answer: Answer | None, bounds: Bounds, res
     if bounds.rates is None:
         return Cost(None, 0, "unpriced", None)
     most = None if bounds.max_output is None else reserved
-    if result.stream is not None and result.committed:
+    if result.stream is not None and result.committed and not may_be_hidden(bounds.call, bounds.model):
         generated = worst(bounds.rates, bounds.input_bound, result.stream.generated_bytes)
         most = generated if most is None else min(most, generated)
     return Cost(most, most or 0, "unpriced" if most is None else "bound", None)
