@@ -22,7 +22,7 @@ MAX_OUTPUT = 1_000_000_000
 """Tokens; the answer of `affordable_output` where more output costs nothing."""
 
 _DAY_NS = 86_400 * SECOND
-_MAX_MODEL_NAME = 256
+_MAX_NAME = 256
 _MAX_KNOWN = 4096
 
 
@@ -75,11 +75,13 @@ class PriceList(Struct, frozen=True, kw_only=True, dict=True):
         tier: the service tier or speed that the call asks for (`priority`, `fast`, …). Never below the standard price: a discount (`flex`)
         may be asked for and not granted. Take the rates once per call: reserve and settle must agree.
         """
+        if len(model) > _MAX_NAME or len(tier) > _MAX_NAME:
+            return None  # the names are the callers': no memory without a bound for them
         key = (model, tier, now_ns // _DAY_NS)
         try:
             return self._known[key]
         except KeyError:
-            if len(self._known) >= _MAX_KNOWN:  # the names are the callers': no memory without a bound for them
+            if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             found = self._known[key] = self._find(model, now_ns, tier)
             return found
@@ -89,8 +91,6 @@ class PriceList(Struct, frozen=True, kw_only=True, dict=True):
         return {}
 
     def _find(self, model: str, now_ns: int, tier: str) -> Rates | None:
-        if len(model) > _MAX_MODEL_NAME:
-            return None
         for pattern, rates in self.overrides:
             if matches(pattern, model):
                 return rates

@@ -9,7 +9,8 @@ from holdfast.gateway.options import AgentOptions, Passthrough, ProviderOptions,
 from holdfast.wire.call import Family
 
 _MAX_KNOWN = 4096
-"""Routes remembered; model names are the agents', so there may be any number of them."""
+"""Routes remembered; model names are the agents', so there may be any number of them, of any length."""
+_MAX_NAME = 256
 
 
 class Destination(Struct, frozen=True):
@@ -35,9 +36,11 @@ class Routing:
         key = (agent.name, model, family)
         found = self._known.get(key)
         if found is None:
+            found = self._find(agent, model, family)
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
-            found = self._known[key] = self._find(agent, model, family)
+            if len(model) <= _MAX_NAME:
+                self._known[key] = found
         return found
 
     def unread(self, family: Family) -> tuple[Destination, ...]:
