@@ -65,9 +65,7 @@ def test_every_recorded_conversation_is_one_interaction_with_its_decisions(share
     with running_in_thread(Replay(trajectories)) as upstream, gateway_in_thread(options_for(upstream, "", tmp_path), tmp_path) as gateway:
         asyncio.run(replay_all(gateway.openai))
     decisions = list(JournalReader(tmp_path).decisions(limit=10_000))
-    expected = Counter(
-        tuple(action(message) for message in trajectory if message["role"] == "assistant") for trajectory in trajectories
-    )
+    expected = Counter(tuple(action(message) for message in trajectory if message["role"] == "assistant") for trajectory in trajectories)
     by_interaction: dict[str, list[str]] = {}
     for decision in reversed(decisions):
         by_interaction.setdefault(decision.interaction, []).append(decision.chosen_action)
