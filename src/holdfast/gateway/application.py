@@ -5,7 +5,7 @@ from collections.abc import Callable
 from holdfast.gateway import refusals
 from holdfast.gateway.call import GuardedCall
 from holdfast.gateway.delivery import Delivery
-from holdfast.gateway.endpoints import endpoint, is_relayable, unread
+from holdfast.gateway.endpoints import endpoint, guarded, is_relayable, unread
 from holdfast.gateway.identity import Caller, Identities
 from holdfast.gateway.parts import Parts
 from holdfast.http.message import Request, Response
@@ -23,17 +23,28 @@ class Gateway:
         self._ready = ready
 
     def __call__(self, request: Request, response: Response) -> None:
-        found = _own_page(request, self._ready)
-        if found is not None:
-            response.send(found[0], _TEXT, found[1])
+        known = guarded(request.method, request.path)
+        if known is None:
+            self._other_path(request, response)
             return
-        family: Family = "openai" if request.header(b"anthropic-version") is None else "anthropic"
-        known = endpoint(request.method, request.path, family)
         caller = self._identities.caller(request.headers, request.peer)
         if caller is None:
-            Delivery(response, known or unread(request.method, request.path, family)).refusal(refusals.unknown_key())
-        elif known is not None:
+            Delivery(response, known).refusal(refusals.unknown_key())
+        else:
             GuardedCall(self._parts, caller, known, request, response).start()
+
+    def _other_path(self, request: Request, response: Response) -> None:
+        page = _own_page(request, self._ready)
+        if page is not None:
+            response.send(page[0], _TEXT, page[1])
+            return
+        family: Family = "openai" if request.header(b"anthropic-version") is None else "anthropic"
+        models = endpoint(request.method, request.path, family)
+        caller = self._identities.caller(request.headers, request.peer)
+        if caller is None:
+            Delivery(response, models or unread(request.method, request.path, family)).refusal(refusals.unknown_key())
+        elif models is not None:
+            GuardedCall(self._parts, caller, models, request, response).start()
         else:
             self._pass_through(family, caller, request, response)
 

@@ -92,8 +92,10 @@ class GuardedCall:
     def _begin(self, destinations: tuple[Destination | Reply, ...]) -> None:
         self._identify()
         self._destinations = destinations
-        if not self._flush():  # also writes what an earlier call could not: without a record no money is spent
+        if not self._flush():  # writes what an earlier call could not: without a record no money is spent
             return
+        if self._claim is not None and self._claim.continues is None:
+            self._record.interaction_started()
         if destinations:
             self._admit()
         else:
@@ -131,8 +133,6 @@ class GuardedCall:
         )
         self._origin = origin
         self._record = CallRecord(parts.recorder, parts.clock, origin, subject)
-        if self._claim is not None and self._claim.continues is None:
-            self._record.interaction_started()
 
     def _admit(self) -> None:
         """Reserve the worst case of one attempt at the current target; `_reserved` goes on."""
@@ -190,13 +190,14 @@ class GuardedCall:
         assert found is not None
         provider, body = destination.provider, request.body
         if self._format is not None:
-            self._rewrite = Rewrite(
+            self._rewrite = rewrite = Rewrite(
                 model=destination.model if destination.model != self._call.model else None,
                 max_output=output_to_send(found, self._call, reservation.usd),
                 modern=provider.kind.modern,
                 usage_in_stream=self._call.stream,
             )
-            body = self._format.rewrite(body, self._call, self._rewrite)
+            if not rewrite.leaves(self._call):
+                body = self._format.rewrite(body, self._call, rewrite)
         self._sent = len(body)
         self._served_by = destination.label
         path = request.path[3:] if request.path.startswith(b"/v1/") else request.path

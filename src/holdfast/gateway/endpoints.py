@@ -30,12 +30,17 @@ _EXACT = {
 _FORMATS_FOR_ERRORS: dict[Family, WireFormat] = {"openai": openai_chat.FORMAT, "anthropic": anthropic_messages.FORMAT}
 
 
-def endpoint(method: bytes, path: bytes, family: Family) -> Endpoint | None:
-    """The guarded endpoint of a request, or None for any other path of a provider's API.
+def guarded(method: bytes, path: bytes) -> Endpoint | None:
+    """The endpoint whose requests and answers are read, or None for any other path.
 
     Some clients leave `/v1` out (the Vercel AI SDK appends `/messages` to its base URL); the upstream's own prefix stands in for it anyway.
     """
-    found = _EXACT.get((method, path)) or _EXACT.get((method, b"/v1" + path))
+    return _EXACT.get((method, path)) or _EXACT.get((method, b"/v1" + path))
+
+
+def endpoint(method: bytes, path: bytes, family: Family) -> Endpoint | None:
+    """The guarded endpoint of a request, the provider's list of models, or None for any other path of its API."""
+    found = guarded(method, path)
     if found is None and method == b"GET" and (path == b"/v1/models" or (path.startswith(b"/v1/models/") and _is_plain(path))):
         return unread(method, path, family, free=True)
     return found

@@ -4,7 +4,7 @@ import re
 import secrets
 from hashlib import blake2b
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from holdfast.execution.upstream import Headers
 from holdfast.gateway.options import AgentOptions
@@ -16,8 +16,10 @@ SESSION_HEADERS = (
 )
 """Headers in which well-known agents name their session, the first that is present counts."""
 
+_KEYS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 _READ = frozenset(
-    {b"authorization", b"x-api-key", b"api-key", b"origin", b"traceparent", *SESSION_HEADERS}
+    _KEYS
+    | {b"origin", b"traceparent", *SESSION_HEADERS}
     | {b"x-holdfast-agent", b"x-holdfast-release", b"x-holdfast-user", b"x-holdfast-interaction"}
 )
 _MAX_ID = 128
@@ -42,7 +44,7 @@ class Identities:
 
     def __init__(self, agents: tuple[AgentOptions, ...]) -> None:
         self._salt = secrets.token_bytes(16)
-        self._by_key = {self._hash(agent.key.encode()): agent for agent in agents if agent.key}
+        self._by_key = {self._hash(agent.key.encode()): _unnamed(agent) for agent in agents if agent.key}
         self._keyed = frozenset(agent.name for agent in agents if agent.key)
         self._keyless = {agent.name: agent for agent in agents if not agent.key}
         self._default = self._keyless.get("default") or next(iter(self._keyless.values()), None)
@@ -50,21 +52,22 @@ class Identities:
     def caller(self, headers: Headers, peer: str) -> Caller | None:
         """Who sent these headers from the IP address `peer`; None when the key is unknown."""
         given = _first_of_each(headers)
-        name = _text(given.get(b"x-holdfast-agent"))
-        agent = self._by_key.get(self._hash(presented_key(given)))
-        if agent is None:
-            if not peer.startswith(_LOOPBACK) or _is_foreign_page(given.get(b"origin")):
-                return None
-            agent = self._keyless.get(name) or self._default
-            if agent is None:
-                return None
-            if not name or name in self._keyed:  # the name of an agent with a key is not for the taking
-                name = agent.name
-        else:
-            name = agent.name
+        known = self._by_key.get(self._hash(presented_key(given)))
+        if known is None and peer.startswith(_LOOPBACK) and not _is_foreign_page(given.get(b"origin")):
+            known = self._without_key(_text(given.get(b"x-holdfast-agent")))
+        if known is None or given.keys() <= _KEYS:
+            return known
         interaction, identified_by = _interaction(given)
-        release = _text(given.get(b"x-holdfast-release")) or agent.release
-        return Caller(agent, name, release, _text(given.get(b"x-holdfast-user")), interaction, identified_by)
+        release = _text(given.get(b"x-holdfast-release")) or known.release
+        return Caller(known.agent, known.name, release, _text(given.get(b"x-holdfast-user")), interaction, identified_by)
+
+    def _without_key(self, name: str) -> Caller | None:
+        agent = self._keyless.get(name) or self._default
+        if agent is None:
+            return None
+        if not name or name in self._keyed:  # the name of an agent with a key is not for the taking
+            name = agent.name
+        return structs.replace(_unnamed(agent), name=name)
 
     def _hash(self, key: bytes) -> bytes:
         return blake2b(key, key=self._salt, digest_size=32).digest()
@@ -73,6 +76,11 @@ class Identities:
 def _is_foreign_page(origin: bytes | None) -> bool:
     """Whether a web page of another site asks: a browser lets any page send to loopback, and names the page with every POST."""
     return origin is not None and _LOCAL_PAGE.fullmatch(origin) is None
+
+
+def _unnamed(agent: AgentOptions) -> Caller:
+    """A caller who says nothing but its key."""
+    return Caller(agent, agent.name, agent.release, "", "", "")
 
 
 def presented_key(given: dict[bytes, bytes]) -> bytes:

@@ -11,7 +11,7 @@ from holdfast.wire.anthropic_answer import Message, answer, read_tokens
 from holdfast.wire.anthropic_content import Content, ContentReader
 from holdfast.wire.anthropic_stream import AnthropicStreamReader
 from holdfast.wire.call import Answer, Call, Family, Refusal, Rewrite, StreamReader, Turn
-from holdfast.wire.request_body import NULL, Fields, checked, one_line, read_fields, with_changes, without
+from holdfast.wire.request_body import NULL, Fields, checked, has_duplicates, one_line, read_fields, with_changes, without
 
 LEAST_THINKING = 1_024
 """Tokens below which the API takes no `thinking.budget_tokens`."""
@@ -98,6 +98,7 @@ class AnthropicMessages:
             tools=_present(fields, "tools"),
             params=without(fields, ("messages", "system", "tools")),
             max_output=request.max_tokens,
+            unambiguous=not has_duplicates(line, fields),
             input_bound=len(body) + _overhead(request) + content.media_tokens,
             unbounded=content.unbounded or _unbounded(request, fields),
             tier=request.speed if request.speed not in (None, "standard") else "",

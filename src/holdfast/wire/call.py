@@ -31,6 +31,7 @@ class Call(Struct, kw_only=True):
     params: the rest of the request body as raw JSON object (no messages, system, tools), for the record.
     max_output: what the caller set as the bound of generated tokens, all choices together (n * max_tokens); None: no bound.
     choices: how many answers were asked for (n).
+    unambiguous: no top-level field of the body comes twice, so that it may go out as it came.
     input_bound: upper bound of the input tokens: UTF-8 bytes + fixed overheads, media by a fixed bound each.
     pictures: how many of them are counted in `input_bound`, as `model` counts pictures; another model may count them dearer.
     unbounded: why the input or the price cannot be bounded from the request alone (history kept by the provider, tools that the
@@ -46,6 +47,7 @@ class Call(Struct, kw_only=True):
     params: Raw = Raw(b"{}")
     max_output: int | None = None
     choices: int = 1
+    unambiguous: bool = False
     generates: bool = True  # False: embeddings, token counting, model lists
     input_bound: int = 0
     pictures: int = 0
@@ -141,6 +143,10 @@ class Rewrite(Struct, frozen=True, kw_only=True):
     max_output: int | None = None
     modern: bool = True
     usage_in_stream: bool = False
+
+    def leaves(self, call: Call) -> bool:
+        """Whether the body of `call` may go out as it came, without a look into it."""
+        return call.unambiguous and self.model is None and self.max_output is None and not self.usage_in_stream
 
 
 class WireFormat(Protocol):

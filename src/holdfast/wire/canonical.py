@@ -35,6 +35,12 @@ def canonical_json(text: str | bytes) -> bytes:
         return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
 
 
+def plain_turn(role: str, text: str) -> Turn:
+    """What `turn` makes of one text and nothing else, as most messages are."""
+    text = text.strip()
+    return Turn(role, sha256(f"{len(role)}:{role}{len(text)}:{text}".encode("utf-8", "surrogatepass")).digest()[:_DIGEST_SIZE])
+
+
 def turn(role: str, texts: Iterable[str] = (), calls: Iterable[tuple[str, str | bytes]] = (), media: Iterable[bytes] = ()) -> Turn:
     """The turn of one message: its texts in order, its tool calls as (name, JSON arguments), its media as raw references.
 

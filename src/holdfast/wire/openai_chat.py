@@ -11,7 +11,7 @@ from holdfast.wire import openai_errors
 from holdfast.wire.call import Answer, Call, Family, Refusal, Rewrite, StreamReader
 from holdfast.wire.openai_chat_answer import ChatStreamReader, read_answer
 from holdfast.wire.openai_chat_message import Message, media_bound, turn
-from holdfast.wire.request_body import NULL, Fields, checked, one_line, read_fields, with_changes, without
+from holdfast.wire.request_body import NULL, Fields, checked, has_duplicates, one_line, read_fields, with_changes, without
 
 _PER_REQUEST = 600
 """Room for what chat templates put around a request; the tool instructions of open models are the longest, about 200 tokens."""
@@ -68,7 +68,8 @@ class _OpenAIChat:
     family: Family = "openai"
 
     def parse(self, body: bytes) -> Call:
-        fields = read_fields(one_line(body))
+        line = one_line(body)
+        fields = read_fields(line)
         rest = without(fields, ("messages", "tools", "functions"))
         params = checked(_params, rest)
         if not params.model:
@@ -93,6 +94,7 @@ class _OpenAIChat:
             params=rest,
             max_output=None if limit is None else limit * choices,
             choices=choices,
+            unambiguous=not has_duplicates(line, fields),
             input_bound=len(body) + overheads + media.tokens,
             pictures=media.pictures,
             unbounded=_unbounded(fields, params, schemas) or media.unbounded,

@@ -125,7 +125,7 @@ def turn(role: str, said: Said) -> Turn:
     """The turn of a message: `developer` is `system`, `function` is `tool`; ids, names and cache markers do not count."""
     role = _ROLES.get(role, role)
     if type(said.content) is str and said.is_plain():
-        return canonical.turn(role, (said.content,))
+        return canonical.plain_turn(role, said.content)
     calls = [(call.name, call.arguments) for call in said.calls()]
     return canonical.turn(role, (said.text(), said.refused()), calls, _media(said))
 

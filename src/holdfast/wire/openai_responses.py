@@ -11,7 +11,7 @@ from holdfast.wire.call import Answer, Call, Family, Refusal, Rewrite, StreamRea
 from holdfast.wire.openai_responses_answer import UNREADABLE, Response, answer, read_items
 from holdfast.wire.openai_responses_item import Item, ItemReader
 from holdfast.wire.openai_responses_stream import ResponsesStreamReader
-from holdfast.wire.request_body import NULL, Fields, checked, one_line, read_fields, with_changes, without
+from holdfast.wire.request_body import NULL, Fields, checked, has_duplicates, one_line, read_fields, with_changes, without
 
 LEAST_OUTPUT = 16
 """Tokens below which the API takes no `max_output_tokens`: where less can be paid, the call cannot be made."""
@@ -94,6 +94,7 @@ class OpenAIResponses:
             tools=_present(fields, "tools"),
             params=without(fields, ("input", "instructions", "tools")),
             max_output=request.max_output_tokens,
+            unambiguous=not has_duplicates(line, fields),
             input_bound=len(body) + _overhead(tools) + _ITEM_TOKENS * len(items) + reader.media_tokens,
             pictures=reader.pictures,
             unbounded=reader.unbounded or _unbounded(tools, fields),

@@ -40,6 +40,8 @@ def read_usage(raw: Raw) -> Usage | None:
     if generated is None and (total is None or usage.completion_tokens is not None):
         return None
     output = max(generated or 0, (total or 0) - read)
+    if usage.prompt_tokens_details is None and usage.completion_tokens_details is None and usage.prompt_cache_hit_tokens is None:
+        return Usage(input=read, output=output)
     prompt, completion = usage.prompt_tokens_details or _NONE, usage.completion_tokens_details or _NONE
     cached = min(_count(prompt.cached_tokens) or _count(usage.prompt_cache_hit_tokens) or 0, read)
     return Usage(

@@ -73,21 +73,13 @@ def with_changes(body: bytes, changes: Callable[[Fields], Mapping[str, Raw]]) ->
     """
     fields = read_fields(body)
     changed = changes(fields)
-    if not changed and not _has_duplicates(body, fields):
+    if not changed and not has_duplicates(body, fields):
         return body
     return msgspec.json.encode({**fields, **changed})
 
 
-def _wrong_type(error: str, at: str) -> MalformedRequest:
-    path = found.group(1) if (found := _PATH.search(error)) else ""
-    if missing := _MISSING.search(error):
-        path += f".{missing.group(1)}"
-    param = f"{at}{path}".removeprefix(".").replace("[...]", "")
-    reason = error[: found.start()] if found else error
-    return MalformedRequest(f"Invalid request: {f'{param}: ' if param else ''}{reason}.", param or None)
-
-
-def _has_duplicates(body: bytes, fields: Fields) -> bool:
+def has_duplicates(body: bytes, fields: Fields) -> bool:
+    """Whether a top-level field of `body` comes twice; `fields` is what `read_fields` made of it."""
     compact = sum(map(len, fields)) + sum(map(len, fields.values())) + 4 * len(fields) + 1
     if len(body) == compact:
         return False  # no byte is left for a second value
@@ -98,3 +90,12 @@ def _has_duplicates(body: bytes, fields: Fields) -> bool:
             return True
         at = key.end() + len(raw)
     return body.find(b'"', at) >= 0
+
+
+def _wrong_type(error: str, at: str) -> MalformedRequest:
+    path = found.group(1) if (found := _PATH.search(error)) else ""
+    if missing := _MISSING.search(error):
+        path += f".{missing.group(1)}"
+    param = f"{at}{path}".removeprefix(".").replace("[...]", "")
+    reason = error[: found.start()] if found else error
+    return MalformedRequest(f"Invalid request: {f'{param}: ' if param else ''}{reason}.", param or None)
