@@ -258,11 +258,12 @@ class Site:
         try:
             code = process.wait(PATIENCE_S)
             return Done(code, self._rest(process.stdout), self._rest(process.stderr))
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
         finally:
-            process.communicate()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            for pipe in (process.stdout, process.stderr):
+                pipe.close()
 
     @staticmethod
     def _rest(stream: Any) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -215,6 +216,8 @@ def test_a_full_disk_refuses_calls_before_they_cost_anything_and_recovers(site) 
     listed = site.command("decisions", "list", "--json")
     assert listed.err == ""
     assert len(listed.events()) == site.provider.stats()["total"]["served"]
+    refused = [event for event in site.journal("error") if event["recovery_action"] == "refused"]
+    assert len(refused) >= 3  # on record as soon as that was possible
     assert up.end(signal.SIGTERM) == 0
 
 
@@ -229,4 +232,5 @@ def test_a_run_whose_disk_is_full_says_so(site) -> None:
     assert site.provider.stats()["total"]["calls"] <= statuses.count("200") + 1
     assert done.code == 1
     assert done.err.endswith("File too large): free space or change --data-dir\n")
-    assert "stopped" not in done.err and "Traceback" not in done.err
+    assert re.search(r"calls +20 \(\d+ attempts\), (\d+) refused", done.err), done.err  # the summary comes all the same
+    assert "Traceback" not in done.err

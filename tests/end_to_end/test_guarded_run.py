@@ -6,7 +6,7 @@ import sys
 import pytest
 
 RUNAWAY = """
-while True:
+for _ in range(500):  # as good as for ever
     print(ask("sim-tokens-500", max_tokens=500)[0], flush=True)
 """
 LIMIT = 50_000_000
@@ -56,9 +56,7 @@ def test_a_call_limit_ends_a_runaway(site, option: str) -> None:
 OPENAI_SDK = """
 import openai
 client = openai.OpenAI()
-turn = 0
-while True:
-    turn += 1
+for turn in range(500):
     try:
         asked = dict(model="sim-tokens-500", messages=[{"role": "user", "content": f"Turn {turn}"}], max_tokens=500)
         if turn % 2:
@@ -72,9 +70,7 @@ while True:
 ANTHROPIC_SDK = """
 import anthropic
 client = anthropic.Anthropic()
-turn = 0
-while True:
-    turn += 1
+for turn in range(500):
     try:
         asked = dict(model="sim-tokens-500", messages=[{"role": "user", "content": f"Turn {turn}"}], max_tokens=500)
         if turn % 2:
@@ -105,7 +101,7 @@ def test_a_runaway_on_an_official_sdk_is_ended_at_its_cost_limit(site, script: s
 
 def test_without_a_configuration_the_sdks_own_variables_say_where_the_provider_is(site) -> None:
     limit = 300_000
-    agent = 'while True: ask("gpt-4o-mini", max_tokens=30)'
+    agent = 'for _ in range(500): ask("gpt-4o-mini", max_tokens=30)'
     done = site.run("--cost-limit", usd(limit), agent=agent, env={"OPENAI_BASE_URL": site.provider.address.openai})
     total = site.provider.stats()["total"]
     assert done.code == 122
@@ -119,18 +115,16 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        while True: time.sleep(60)
+        time.sleep(60)
     os._exit(0)
 os.wait()
-if os.fork() == 0:
-    while True: time.sleep(60)
-print("up", flush=True)
-while True: time.sleep(60)
+if os.fork(): print("up", flush=True)
+time.sleep(60)
 """
 
 
 def test_a_time_limit_ends_a_tree_that_ignores_term_whole(site) -> None:
-    done = site.run("--timeout", "0.5", "--summary", "s.json", agent=STUBBORN_TREE)
+    done = site.run("--timeout", "2", "--summary", "s.json", agent=STUBBORN_TREE)
     assert (done.code, done.out) == (124, "up\n")
     summary = json.loads((site.folder / "s.json").read_text())
     assert (summary["reason"], summary["survivors"]) == ("timeout", [])
@@ -145,7 +139,7 @@ def test_a_limit_ends_a_runaway_with_all_that_it_started(site) -> None:
 
 def test_the_time_limit_holds_while_a_call_hangs(site) -> None:
     site.configure()
-    done = site.run("--timeout", "1", "--summary", "s.json", agent='print("asking", flush=True)\nask("sim-hang")\nprint("answered")')
+    done = site.run("--timeout", "2", "--summary", "s.json", agent='print("asking", flush=True)\nask("sim-hang")\nprint("answered")')
     assert (done.code, done.out) == (124, "asking\n")
     assert site.provider.stats()["total"]["cancelled"] == 1
     summary = json.loads((site.folder / "s.json").read_text())
@@ -179,7 +173,7 @@ def test_what_cannot_run_is_said_in_a_sentence(site, command: list[str], code: i
 
 def test_an_agents_own_limits_hold_beside_those_of_the_command_line(site) -> None:
     site.configure("agents:\n  support: {limits: [{calls: 3, per: run}]}\n  other: {}\n")
-    agent = 'print(*(ask("sim-ok")[0] for _ in range(5)), flush=True)\nwhile True: time.sleep(60)'
+    agent = 'print(*(ask("sim-ok")[0] for _ in range(5)), flush=True)\ntime.sleep(60)'
     done = site.run("--agent", "support", "--call-limit", "100", agent=agent)
     assert done.code == 122
     assert site.provider.stats()["total"]["calls"] == 3

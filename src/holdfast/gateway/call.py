@@ -397,7 +397,10 @@ class GuardedCall:
         except StorageError as error:
             self._over = True
             self._return_claim()
-            self._delivery.refusal(refusals.record_unavailable(str(error)))
+            refusal = refusals.record_unavailable(str(error))
+            if not self._record.attempts:  # held in memory until it can be written
+                self._record.refusal(refusal)
+            self._delivery.refusal(refusal)
             return False
         return True
 
