@@ -368,3 +368,35 @@ def test_identity_is_no_coding() -> None:
     watched.begin().answer(b"{}", headers=((b"content-encoding", b"identity"),))
     error: UpstreamError | None = watched.result.error
     assert (watched.result.body, error) == (b"{}", None)
+
+
+def test_what_follows_a_streams_last_word_does_not_put_its_end_off() -> None:
+    watched = Watched()
+    exchange = watched.begin()
+    exchange.start()
+    exchange.data(HELLO, DONE)
+    watched.clock.advance(AFTER_END_NS - 1)
+    exchange.data(b": still here\n\n")
+    watched.clock.advance(1)
+    assert watched.result.error is None and exchange.cancelled
+    assert watched.result.held == DONE + b": still here\n\n"
+
+
+def test_a_stream_that_never_begins_holds_no_more_than_an_answer_may_be_long() -> None:
+    watched = Watched()
+    exchange = watched.begin()
+    exchange.start()
+    comment = b": " + b"x" * (1 << 20) + b"\n\n"
+    for _ in range(MAX_ANSWER >> 20):
+        exchange.data(comment)
+    assert isinstance(watched.result.error, GarbageReceived) and exchange.cancelled
+
+
+def test_an_answer_is_measured_without_its_content_coding() -> None:
+    watched = Watched(stream=False)
+    exchange = watched.begin()
+    exchange.start(200, ((b"content-type", b"application/json"), (b"content-encoding", b"gzip")))
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    for _ in range(3):
+        exchange.data(packer.compress(bytes(MAX_ANSWER // 2)) + packer.flush(zlib.Z_FULL_FLUSH))
+    assert isinstance(watched.result.error, GarbageReceived) and exchange.cancelled

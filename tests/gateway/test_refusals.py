@@ -1,11 +1,13 @@
 """What the gateway denies, in whose words, and that nothing was spent on it."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from holdfast.config import load
 from holdfast.errors import ConnectFailed, StorageError
 from holdfast.testing import MemoryResponse, request
 from holdfast.testing.memory_gateway import MemoryGateway
@@ -339,3 +341,12 @@ def test_pictures_are_reserved_as_the_model_counts_them_that_reads_them(gateway:
         world = gateway("agents: {a: {routes: {'*': [openai/gpt-4o-mini]}}}\nlimits: [{usd: 0.0073, per: hour}]")
         assert world.call("POST", path, body).status == 402  # 48,200 tokens of the picture at 0.15 USD per million, and the text
         assert not world.upstream.exchanges
+
+
+def test_a_mark_to_watch_refuses_nothing_and_lowers_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "holdfast.yaml"
+    file.write_text("providers: {sim: {kind: simulated, base_url: 'http://127.0.0.1:9/v1'}}")
+    world = MemoryGateway(load(file, {"COST_THRESHOLD_ALERT": "500"}).gateway)
+    for body in ({**CHAT, "max_tokens": 10**12, "n": 10_000}, {**CHAT, "max_tokens": 5}, CHAT):
+        assert world.call("POST", "/v1/chat/completions", body).status == 0
+        assert msgspec.json.decode(world.upstream.latest.request.body) == body

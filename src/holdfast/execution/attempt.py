@@ -16,7 +16,7 @@ from holdfast.execution.upstream import Exchange, Headers, Upstream, UpstreamReq
 from holdfast.wire.call import StreamReader
 
 MAX_ANSWER = 64 * 1024 * 1024
-"""Bytes of an answer that is read whole; a longer one fails the attempt."""
+"""Bytes of an answer that are held here, read whole or before a stream's first real token; more fail the attempt."""
 
 AFTER_END_NS = SECOND
 """How long an upstream may take to end its body after the stream's own terminal marker or error event."""
@@ -89,6 +89,7 @@ class Attempt:
         self._read_stream = read_stream
         self.result = AttemptResult(began_ns=clock.monotonic_ns())
         self._pieces: list[bytes] = []
+        self._held = 0
         self._relayed = False
         self._paused = False
         self._decoder: _Inflater | None = None
@@ -158,13 +159,20 @@ class Attempt:
                 return
         if self.result.stream is not None:
             self._stream_data(self.result.stream, data)
+            if not self._over and not self.result.committed:
+                self._hold(len(data))
         elif self._relayed:
             self._due = self._clock.monotonic_ns() + self._options.idle_ns
             self._listener.attempt_data(data)
         else:
             self._pieces.append(data)
-            if self.result.received > MAX_ANSWER:
-                self._fail(GarbageReceived(f"answer is longer than {MAX_ANSWER >> 20} MiB"))
+            self._hold(len(data))
+
+    def _hold(self, size: int) -> None:
+        """Count what is kept in memory, after its content coding was taken off."""
+        self._held += size
+        if self._held > MAX_ANSWER:
+            self._fail(GarbageReceived(f"answer is longer than {MAX_ANSWER >> 20} MiB"))
 
     def response_ended(self) -> None:
         self._end(None)
@@ -174,12 +182,14 @@ class Attempt:
 
     def _stream_data(self, stream: StreamReader, data: bytes) -> None:
         result = self.result
+        ending = self._said_its_end()
         passed = stream.feed(data)
         if stream.committed and result.first_token_ns is None:
             result.first_token_ns = self._clock.monotonic_ns()
         if stream.ended or stream.error is not None:
             self._pieces.append(passed)
-            self._wait("idle", AFTER_END_NS)
+            if not ending:  # what follows the last word does not put the end off
+                self._wait("idle", AFTER_END_NS)
             return
         if result.committed:
             self._due = self._clock.monotonic_ns() + self._options.idle_ns

@@ -18,6 +18,9 @@ from holdfast.wire.reasoning import may_be_hidden
 LEAST_OUTPUT = 16
 """Tokens per choice below which an answer is refused instead of cut short; also the least that the Responses API takes."""
 
+_MOST_WATCHED = 10**15
+"""Nano-dollars; no call costs a million."""
+
 Charges = tuple[tuple[Limit, str], ...]
 """The limits that a call draws on, each with the value that is counted (an agent's name, a user's id, …)."""
 
@@ -70,11 +73,10 @@ def bounds(call: Call, model: str, rates: Rates | None, drawn: Charges, default_
         ask = Ask(calls=1, usd_least=0, usd_most=0)
     else:
         least_output = min(LEAST_OUTPUT * call.choices, most_output)
-        ask = Ask(
-            calls=1,
-            usd_least=worst(rates, input_bound, least_output),
-            usd_most=worst(rates, input_bound, most_output),
-        )
+        least, most = worst(rates, input_bound, least_output), worst(rates, input_bound, most_output)
+        if spend_limit is None:  # a mark to watch must neither refuse nor lower what an agent asks for, be it all the money there is
+            least, most = 0, min(most, _MOST_WATCHED)
+        ask = Ask(calls=1, usd_least=least, usd_most=most)
     return Bounds(call=call, model=model, rates=rates, input_bound=input_bound, max_output=most_output, choices=call.choices, ask=ask)
 
 
