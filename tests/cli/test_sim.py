@@ -76,4 +76,4 @@ def test_wrong_usage_is_exit_2(options: tuple[str, ...]) -> None:
 
 def test_the_help_has_an_example() -> None:
     done = subprocess.run((*SIM, "--help"), capture_output=True, text=True, check=True)
-    assert "Example: holdfast sim" in done.stdout
+    assert "Example:\n    holdfast sim" in done.stdout

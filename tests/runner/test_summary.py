@@ -79,6 +79,16 @@ def test_durations_read_easily(seconds: float, text: str) -> None:
     assert f"after {text}\n" in render(msgspec.structs.replace(SUMMARY, duration_ns=int(seconds * 1e9)), colour=False)
 
 
+def test_what_the_agent_heard_last_is_said_on_one_harmless_line() -> None:
+    text = render(msgspec.structs.replace(SUMMARY, last_error="openai/x: answered\n401 \x1b[2J"), colour=False)
+    assert "\n  error    openai/x: answered 401 ?[2J\n" in text
+
+
+def test_the_record_of_calls_without_a_decision_is_looked_up_by_interaction() -> None:
+    summary = msgspec.structs.replace(SUMMARY, decisions=0, last_error="no connection", look_up=" --data-dir 'my data'")
+    assert "0 decisions, 2 errors: holdfast interactions list --data-dir 'my data'\n" in render(summary, colour=False)
+
+
 def test_processes_that_could_not_be_ended_are_named_at_once() -> None:
     lines = render(msgspec.structs.replace(SUMMARY, survivors=(17, 42)), colour=False).splitlines()
     assert lines[1] == "  STILL RUNNING process 17, 42 could not be ended"
@@ -101,6 +111,7 @@ def test_the_document_has_seconds_and_dollars() -> None:
         "decisions": 13,
         "refusals": 1,
         "errors": 2,
+        "last_error": "",
         "limits": ["run: 0.50 USD in total"],
         "survivors": [],
     }

@@ -76,9 +76,9 @@ async def _run(request: RunRequest, config: Config, environment: Mapping[str, st
         await plane.server.close(_DRAIN_NS)  # what the agent left open is settled before it is summed up
         summary = _summary(tally, ended, request, agent, run, duration_ns)
         sys.stderr.write(render(summary, colour=sys.stderr.isatty() and "NO_COLOR" not in environment))
+        _record_end(plane, summary, clock)
         if request.summary is not None:
             write(summary, request.summary)
-        _record_end(plane, summary, clock)
     finally:
         await plane.close(_DRAIN_NS)
     return summary.exit_code
@@ -128,8 +128,10 @@ def _summary(tally: Tally, ended: Ended, request: RunRequest, agent: AgentOption
         decisions=tally.decisions,
         refusals=tally.refusals,
         errors=tally.errors,
+        last_error=tally.last_error,
         limits=tally.limits,
         survivors=ended.survivors,
+        look_up=request.look_up,
     )
 
 

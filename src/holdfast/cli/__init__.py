@@ -15,6 +15,7 @@ def build() -> typer.Typer:
         name="holdfast",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # help and mistakes in plain lines: they fit every terminal, pipe and log, and come at once
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
@@ -35,8 +36,8 @@ def _show_version(asked: bool) -> None:
 
 
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Before the command: show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (stands before the command).")] = False,
 ) -> None:
     """Guard for AI agents: hard limits, every decision on record, from outside the agent."""
 

@@ -5,24 +5,38 @@ from typing import Annotated
 
 import typer
 
+from holdfast.errors import UsageError
+
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", envvar="HOLDFAST_CONFIG", help="Configuration file (default: holdfast.yaml here, if there is one)."),
+    typer.Option(
+        "--config", metavar="FILE", envvar="HOLDFAST_CONFIG", help="Configuration file (default: holdfast.yaml here, if there is one)."
+    ),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", envvar="HOLDFAST_DATA_DIR", help="Where journals and the ledger lie (default: ~/.local/share/holdfast)."),
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        envvar="HOLDFAST_DATA_DIR",
+        help="Where journals and the ledger lie (default: ~/.local/share/holdfast).",
+    ),
 ]
 ConfigUnread = Annotated[
     Path | None,
-    typer.Option("--config", envvar="HOLDFAST_CONFIG", help="Taken by every command, for scripts; the record is read without it."),
+    typer.Option(
+        "--config", metavar="FILE", envvar="HOLDFAST_CONFIG", help="Taken by every command, for scripts; the record is read without it."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document per line, for programs.")]
 
 
 def data_dir(given: Path | None) -> Path:
     """The directory to use; not created here."""
-    return given or Path.home() / ".local" / "share" / "holdfast"
+    try:
+        return given or Path.home() / ".local" / "share" / "holdfast"
+    except RuntimeError:  # a user without an entry in the password file, and no HOME: containers
+        raise UsageError("this user has no home directory; name where journals and the ledger lie with --data-dir") from None
 
 
 def config_file(given: Path | None) -> Path | None:

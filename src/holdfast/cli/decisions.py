@@ -37,7 +37,10 @@ def list_(
 ) -> None:
     """List decisions, newest first.
 
-    Examples: holdfast decisions list --agent support --since 2h; holdfast decisions list --failed --json | jq .chosen_action
+    \b
+    Examples:
+      holdfast decisions list --agent support --since 2h
+      holdfast decisions list --failed --json | jq .chosen_action
 
     With --json: one object per line; times in ISO 8601 (UTC), cost_usd a number, null where the cost is not known.
     """
@@ -64,9 +67,11 @@ def show(
     data: DataDir = None,
     config: ConfigUnread = None,
 ) -> None:
-    """Show one decision whole: prompt, reasoning, action, calls with every attempt, errors, cost.
+    """Show one whole: prompt, reasoning, action, attempts, cost.
 
-    Example: holdfast decisions show 019ab2c3-1234
+    \b
+    Example:
+      holdfast decisions show 019ab2c3-1234
     """
     from holdfast.cli._output import print_json, print_page
     from holdfast.cli._story import decision_page, whole_record
@@ -101,9 +106,11 @@ def tail(
     data: DataDir = None,
     config: ConfigUnread = None,
 ) -> None:
-    """Print the newest decisions (--limit), then each new one as it is made, until Ctrl-C.
+    """Print the newest decisions, then each new one, until Ctrl-C.
 
-    Example: holdfast decisions tail --agent support
+    \b
+    Example:
+      holdfast decisions tail --agent support
     """
     import time
 

@@ -2,9 +2,11 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,11 +36,13 @@ _PAUSE_S = 1.2
 def demo(
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Leave configuration and journal here.", show_default=False)] = None,
 ) -> None:
-    """See the whole story in under a minute: a guarded agent works, its model dies, it loops, it is stopped, all is on record.
+    """See the whole story in under a minute, on a simulated model.
 
-    Nothing leaves this machine: the model is simulated.
+    A guarded agent works, its model dies, it loops, it is stopped, all is on record. Nothing leaves this machine.
 
-    Example: holdfast demo --keep /tmp/holdfast-demo
+    \b
+    Example:
+      holdfast demo --keep /tmp/holdfast-demo
     """
     with ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-demo-")))
@@ -132,7 +136,10 @@ def _scripts() -> "Scripts":
 def _say(text: str, pause_s: float = _PAUSE_S) -> None:
     """A line of the story; people get the time to read it."""
     terminal = sys.stdout.isatty()
-    bold = terminal and "NO_COLOR" not in os.environ
+    if terminal and not text.startswith("$"):  # commands stay whole, to be copied
+        indent = " " * (len(text) - len(text.lstrip()))
+        text = textwrap.fill(text, shutil.get_terminal_size().columns, subsequent_indent=indent)
+    bold = terminal and not os.environ.get("NO_COLOR")
     print(f"\n\x1b[1m{text}\x1b[0m" if bold else f"\n{text}", flush=True)
     if terminal:
         time.sleep(pause_s)

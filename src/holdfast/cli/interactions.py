@@ -29,7 +29,10 @@ def list_(
 ) -> None:
     """List interactions, the last active first.
 
-    Examples: holdfast interactions list --agent support; holdfast interactions list --since 1d --json | jq .cost_usd
+    \b
+    Examples:
+      holdfast interactions list --agent support
+      holdfast interactions list --since 1d --json | jq .cost_usd
 
     With --json: one object per line; cost_usd is the part that is known, null where nothing is, and whole if cost_complete is true.
     """
@@ -54,9 +57,11 @@ def show(
     data: DataDir = None,
     config: ConfigUnread = None,
 ) -> None:
-    """Show one interaction in order of time: decisions, calls, errors, refusals.
+    """Show one in order of time: decisions, calls, errors, refusals.
 
-    Example: holdfast interactions show 019ab2c3-1234
+    \b
+    Example:
+      holdfast interactions show 019ab2c3-1234
     """
     from holdfast.cli._output import print_json, print_page
     from holdfast.cli._story import event_record

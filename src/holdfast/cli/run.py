@@ -1,6 +1,8 @@
 """`holdfast run`: an agent under guard."""
 
 import math
+import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,42 +11,52 @@ import typer
 from holdfast.cli import _options
 from holdfast.clock import SECOND
 from holdfast.errors import CannotStart, UsageError
-from holdfast.money import Nano, from_usd
+from holdfast.money import NANO, Nano, from_usd
 from holdfast.runner.request import RunRequest
 
 _DAY_S = 86_400
+_MOST_USD = 1_000_000_000
+_MOST_CALLS = 10**9
 
 
 def run(
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND…", help="The agent's command, after `--`.", show_default=False)],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="The agent's command, after `--`.", show_default=False)],
     config: _options.ConfigFile = None,
     data_dir: _options.DataDir = None,
     agent: Annotated[str, typer.Option(metavar="NAME", help="The agent's name in the configuration and on record.")] = "",
     release: Annotated[str, typer.Option(metavar="TAG", help="The release that runs, e.g. v2.3.1.")] = "",
     user: Annotated[str, typer.Option(metavar="ID", help="The user on whose behalf it runs.")] = "",
-    timeout: Annotated[float | None, typer.Option(metavar="S", help="End it after S seconds (exit 124).", show_default=False)] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="S", help="End it after S seconds (exit 124).", show_default=False)] = None,
     max_retries: Annotated[int | None, typer.Option(metavar="N", min=0, help="Retries of one call, at most.", show_default=False)] = None,
     cost_limit: Annotated[
         str | None, typer.Option(metavar="USD", help="Never spend more than this (exit 122).", show_default=False)
     ] = None,
     call_limit: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Never make more than N calls (exit 122).", show_default=False)
+        int | None, typer.Option(metavar="N", min=0, max=_MOST_CALLS, help="Never make more than N calls (exit 122).", show_default=False)
     ] = None,
     calls_per_hour: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Never make more than N calls in 60 minutes (exit 122).", show_default=False)
+        int | None,
+        typer.Option(
+            metavar="N", min=0, max=_MOST_CALLS, help="Never make more than N calls in 60 minutes (exit 122).", show_default=False
+        ),
     ] = None,
     summary: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write the summary here, too.", dir_okay=False, show_default=False)
     ] = None,
 ) -> None:
-    """Run any agent under guard: limits from outside, every decision on record.
+    """Run any agent under guard: hard limits, all on record.
 
     The agent finds the gateway's address and a one-run key in its environment; the real keys are out of its reach. At a limit it is
-    ended with everything that it started. Exit code: the agent's own; 124 time-out, 122 hard limit, 123 kill switch, 127 no such
-    command, 126 not executable.
+    ended with everything that it started.
 
-    Example: holdfast run --timeout 30 --max-retries 3 --cost-limit 500 -- python agent.py
+    Exit code: the agent's own; 122 hard limit, 124 time-out, 126 not executable, 127 no such command.
+
+    \b
+    Example:
+      holdfast run --timeout 30 --max-retries 3 --cost-limit 500 -- python agent.py
     """
+    if not command[0]:
+        raise UsageError("the command is empty; is a variable that should hold it not set?")
     request = RunRequest(
         command=tuple(command),
         config=_options.config_file(config),
@@ -58,6 +70,7 @@ def run(
         call_limit=call_limit,
         calls_per_hour=calls_per_hour,
         summary=_summary_file(summary),
+        look_up=_look_up(data_dir),
     )
     from holdfast.assembly.guarded_run import run_guarded  # the data plane: not loaded for `--help`
 
@@ -69,11 +82,15 @@ def run(
     raise typer.Exit(code)
 
 
-def _timeout_ns(seconds: float | None) -> int | None:
-    if seconds is None:
+def _timeout_ns(text: str | None) -> int | None:
+    if text is None:
         return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
     if not math.isfinite(seconds) or not 0 < seconds <= 365 * _DAY_S:
-        raise UsageError(f"--timeout {seconds:g} is not a number of seconds above 0 and up to a year; leave it out for no limit")
+        raise UsageError(f"--timeout {text} is not a number of seconds above 0 and up to a year; leave it out for no limit")
     return max(1, int(seconds * SECOND))
 
 
@@ -81,9 +98,18 @@ def _cost_limit(usd: str | None) -> Nano | None:
     if usd is None:
         return None
     try:
-        return from_usd(usd)
-    except ValueError:
-        raise UsageError(f"--cost-limit {usd} is not an amount of USD of 0 or more, such as 500 or 0.25") from None
+        amount = from_usd(usd)
+    except (ValueError, ArithmeticError):  # the latter: beyond what a Decimal holds
+        amount = -1
+    if not 0 <= amount <= _MOST_USD * NANO:
+        raise UsageError(f"--cost-limit {usd} is not an amount of USD from 0 to a thousand million, such as 500 or 0.25")
+    return amount
+
+
+def _look_up(data_dir: Path | None) -> str:
+    """The option that commands about the record need to look where this run writes."""
+    here = data_dir is None or os.environ.get("HOLDFAST_DATA_DIR") == str(data_dir)
+    return "" if here else f" --data-dir {shlex.quote(str(data_dir))}"
 
 
 def _summary_file(path: Path | None) -> Path | None:

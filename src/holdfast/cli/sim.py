@@ -7,20 +7,25 @@ import typer
 
 from holdfast.cli._options import AsJson
 
-_HELP = """A simulated model provider: OpenAI and Anthropic formats, tools, streams. The model's name selects what happens.
+_HELP = """Simulate a model provider on this machine.
 
-Example: holdfast sim --port 9100, then OPENAI_BASE_URL=http://127.0.0.1:9100/v1 python agent.py
+It speaks the OpenAI and Anthropic formats, tools and streams included. The model's name selects what happens.
 
-Models: sim-ok, sim-echo, sim-slow-MS, sim-tokens-N, sim-stream-N-MS, sim-tool, sim-loop, sim-error-STATUS, sim-flaky-PERCENT, sim-hang,
-sim-cut-stream and more; GET /stats says what was served and billed. All of them: docs/simulated-provider.md."""
+\b
+Example:
+  holdfast sim --port 9100
+  OPENAI_BASE_URL=http://127.0.0.1:9100/v1 OPENAI_API_KEY=any python agent.py
+
+Models: sim-ok, sim-echo, sim-tool, sim-loop, sim-slow-MS, sim-error-STATUS, sim-hang, sim-cut-stream and more; all of them:
+docs/simulated-provider.md. GET /stats says what was served and billed."""
 
 
 def sim(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 is any free one.")] = 0,
-    seed: Annotated[int, typer.Option(help="Decides which calls of sim-flaky-PERCENT fail.")] = 0,
-    script: Annotated[Path | None, typer.Option(help="JSON file with the answers that agents get, in order.")] = None,
-    key: Annotated[str, typer.Option(help="The only API key to accept; default: any.")] = "",
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="Port to listen on; 0 is any free one.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Decides which calls of sim-flaky-PERCENT fail.")] = 0,
+    script: Annotated[Path | None, typer.Option(metavar="FILE.json", help="JSON file with the answers that agents get, in order.")] = None,
+    key: Annotated[str, typer.Option(metavar="KEY", help="The only API key to accept; default: any.")] = "",
     as_json: AsJson = False,
 ) -> None:
     import asyncio

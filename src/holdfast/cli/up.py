@@ -19,7 +19,9 @@ def up(
 
     Prints one line with both addresses once both answer. Both have /healthz and /readyz.
 
-    Example: holdfast up --config holdfast.yaml --workers 2
+    \b
+    Example:
+      holdfast up --config holdfast.yaml --workers 2
     """
     from holdfast.assembly import supervisor  # the data plane: not loaded for `--help`
 

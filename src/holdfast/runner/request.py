@@ -11,7 +11,7 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     """One `holdfast run`. Names: "" where none was given. Limits: None where there is none; each holds for this run alone.
 
     timeout_ns: > 0. max_retries: >= 0, of one call. cost_limit: nano-dollars >= 0. call_limit, calls_per_hour: attempts at a
-    provider, >= 0. summary: where the summary goes as JSON.
+    provider, >= 0. summary: where the summary goes as JSON. look_up: options with which other commands find the record.
     """
 
     command: tuple[str, ...]
@@ -26,3 +26,4 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     call_limit: int | None = None
     calls_per_hour: int | None = None
     summary: Path | None = None
+    look_up: str = ""

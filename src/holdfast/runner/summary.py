@@ -27,8 +27,9 @@ class Summary(Struct, frozen=True, kw_only=True):
     """One run.
 
     exit_code: what `holdfast run` exits with. cost: nano-dollars, of the calls whose cost is known; unpriced: the number of the
-    others. attempts: at providers, so >= calls less refusals. limits: those that were reached, as `Limit.describe` puts them.
-    survivors: processes that could not be ended.
+    others. attempts: at providers, so >= calls less refusals. last_error: what the agent heard last that was no answer. limits: those
+    that were reached, as `Limit.describe` puts them. survivors: processes that could not be ended. look_up: arguments with which
+    `holdfast decisions list` and `holdfast interactions list` find this run's record, where they need any.
     """
 
     run: str
@@ -46,8 +47,10 @@ class Summary(Struct, frozen=True, kw_only=True):
     decisions: int
     refusals: int
     errors: int
+    last_error: str = ""
     limits: tuple[str, ...] = ()
     survivors: tuple[int, ...] = ()
+    look_up: str = ""
 
 
 class _Document(Struct, frozen=True, kw_only=True):
@@ -68,6 +71,7 @@ class _Document(Struct, frozen=True, kw_only=True):
     decisions: int
     refusals: int
     errors: int
+    last_error: str
     limits: tuple[str, ...]
     survivors: tuple[int, ...]
 
@@ -80,11 +84,12 @@ def render(summary: Summary, colour: bool) -> str:
         verdict = f"{_BOLD}{_GREEN if good else _RED}{verdict}{_PLAIN}"
     rows = [
         ("agent", f"{summary.agent} {summary.release}" + (f" for {summary.user}" if summary.user else "")),
-        *(("limit", limit) for limit in summary.limits),
+        *(("limit", limit) for limit in summary.limits if limit not in summary.last_error),
+        *((("error", _printable(summary.last_error)),) if summary.last_error else ()),
         ("cost", _cost(summary)),
         ("calls", _calls(summary)),
         ("tokens", _tokens(summary.usage)),
-        ("record", f"{_count(summary.decisions, 'decision')}, {_count(summary.errors, 'error')}: holdfast decisions list"),
+        ("record", _record(summary)),
         ("run", summary.run),
     ]
     if summary.survivors:
@@ -128,6 +133,17 @@ def _cost(summary: Summary) -> str:
 
 def _calls(summary: Summary) -> str:
     return f"{summary.calls:,} ({_count(summary.attempts, 'attempt')}), {summary.refusals:,} refused"
+
+
+def _record(summary: Summary) -> str:
+    """What is on record, and the command that shows it; what never became a decision is told by its interaction."""
+    command = "holdfast interactions list" if summary.last_error and not summary.decisions else "holdfast decisions list"
+    return f"{_count(summary.decisions, 'decision')}, {_count(summary.errors, 'error')}: {command}{summary.look_up}"
+
+
+def _printable(text: str) -> str:
+    """On one line, without characters that act on a terminal: others than Holdfast may have worded it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def _tokens(usage: Usage) -> str:

@@ -9,7 +9,7 @@ class Tally:
     """Running totals of one run; `around` puts it between a gateway and its journal.
 
     calls: that the agent made, refused ones included. attempts: at providers. cost: nano-dollars of the attempts whose cost is known;
-    unpriced: the number of the others. errors: refusals are counted apart.
+    unpriced: the number of the others. errors: refusals are counted apart. last_error: the latest of both that reached the agent.
     """
 
     def __init__(self) -> None:
@@ -19,6 +19,7 @@ class Tally:
         self.decisions = 0
         self.refusals = 0
         self.errors = 0
+        self.last_error = ""
         self._calls_answered = 0
         self._input = self._output = self._cached = self._reasoning = 0
         self._limits: dict[str, None] = {}
@@ -49,10 +50,15 @@ class Tally:
         elif isinstance(event, Decision):
             self.decisions += 1
         elif isinstance(event, Error):
-            if event.recovery_action == "refused":
-                self.refusals += 1
-            else:
-                self.errors += 1
+            self._error(event)
+
+    def _error(self, error: Error) -> None:
+        if error.recovery_action == "refused":
+            self.refusals += 1
+        else:
+            self.errors += 1
+        if error.recovery_action in ("refused", "none"):
+            self.last_error = error.message
 
     def _attempt(self, call: ApiCall) -> None:
         self.attempts += 1
