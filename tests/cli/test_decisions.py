@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+from rich.console import Console
 
+from holdfast.cli import _output
 from holdfast.cli._journal import instant
-from holdfast.cli._output import duration, printable, usd, usd_number
+from holdfast.cli._output import Column, duration, printable, usd, usd_number
 from holdfast.clock import SECOND
 from holdfast.errors import UsageError
 from holdfast.events.ids import uuid7
@@ -200,6 +202,16 @@ def test_a_table_fits_its_terminal(story: Any, columns: int) -> None:
     assert len(lines) == 4
     assert all(len(line) <= columns for line in lines)
     assert all(words in lines[3] for words in (story.refund.decision_id[:13], "refund_", "$0.0012345", "retried"))
+
+
+def test_a_terminal_too_narrow_for_a_table_gets_it_whole_all_the_same(story: Any) -> None:
+    assert "$0.0012345" in on_terminal(40, "list", "--data-dir", str(story.data_dir), NO_COLOR="1")
+
+
+def test_a_column_in_which_nothing_stands_makes_room_first(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_output, "_console", lambda: Console(width=20, color_system=None))
+    _output.print_table([Column("ID", fixed=True), Column("AGENT", spare=1), Column("FLAGS")], [("0123456789", "support", "")])
+    assert capsys.readouterr().out.split() == ["ID", "AGENT", "0123456789", "support"]
 
 
 def test_terminals_get_styles_unless_the_user_wants_none(story: Any) -> None:

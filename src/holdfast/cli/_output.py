@@ -27,6 +27,7 @@ _CONTROL_IN_JSON = re.compile(f"[\r{_ACTS}]")
 _NO_TERMINAL_WIDTH = 10_000
 _LEAST_WIDTH = 8  # of a column that may be narrowed
 _GAP = 2
+_EMPTY = 100  # a column in which nothing stands is the first to go
 
 
 class Column(Struct, frozen=True):
@@ -54,9 +55,11 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
     cells = [[Cell(one_line(cell), no_wrap=True, overflow="ellipsis") for cell in row] for row in rows]
     widths = [max([len(column.title), *(row[at].cell_len for row in cells)]) for at, column in enumerate(columns)]
     least = [width if column.fixed else min(width, _LEAST_WIDTH) for column, width in zip(columns, widths, strict=True)]
+    spare = [column.spare if any(row[at] for row in cells) else _EMPTY for at, column in enumerate(columns)]
     shown = list(range(len(columns)))
-    while sum(least[at] + _GAP for at in shown) - _GAP > console.width and any(columns[at].spare for at in shown):
-        shown.remove(max(shown, key=lambda at: columns[at].spare))
+    while sum(least[at] + _GAP for at in shown) - _GAP > console.width and any(spare[at] for at in shown):
+        shown.remove(max(shown, key=lambda at: spare[at]))
+    console.width = max(console.width, sum(least[at] + _GAP for at in shown) - _GAP)  # better broken by the terminal than half a cost
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for at in shown:
         column = columns[at]
