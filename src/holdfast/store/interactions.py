@@ -17,7 +17,8 @@ OfInteraction = ApiCall | Decision | Error | InteractionStarted | LimitRefusal
 class InteractionSummary(Struct, frozen=True, kw_only=True):
     """One interaction in figures; instants in nanoseconds since the epoch.
 
-    cost: what is known of it, None when nothing is. cost_complete: False when some call's cost is not known.
+    refusals: by a limit or for another reason, not among the errors. cost: what is known of it, None when nothing is.
+    cost_complete: False when some call's cost is not known.
     usage: None when no token was measured.
     """
 
@@ -143,6 +144,7 @@ class _Tally:
         self.started = False
         self._event = event
         self._counts = {Decision: 0, ApiCall: 0, LimitRefusal: 0, Error: 0, InteractionStarted: 0}
+        self._refused = 0
         self._usage: Usage | None = None
         self._of_calls = _Money()
         self._of_decisions = _Money()
@@ -158,6 +160,8 @@ class _Tally:
         elif isinstance(event, Decision):
             self._of_decisions.add(event.cost, event.cost_source == "free")
             self._usage = _sum(self._usage, event.usage)
+        elif isinstance(event, Error):
+            self._refused += event.recovery_action == "refused"  # a limit's refusal too: its LimitRefusal is the numbers to it
 
     def summary(self) -> InteractionSummary:
         money = self._of_calls if self._counts[ApiCall] else self._of_decisions  # decisions recorded by an agent itself have no calls
@@ -171,8 +175,8 @@ class _Tally:
             last_ns=self.last_ns,
             decisions=self._counts[Decision],
             calls=self._counts[ApiCall],
-            refusals=self._counts[LimitRefusal],
-            errors=self._counts[Error],
+            refusals=max(self._refused, self._counts[LimitRefusal]),
+            errors=self._counts[Error] - self._refused,
             usage=self._usage,
             cost=money.known,
             cost_complete=money.complete,
