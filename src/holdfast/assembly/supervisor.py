@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -219,7 +220,8 @@ def _reserve_address(host: str, port: int) -> socket.socket:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> CannotListen:
     reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror  # asyncio puts a sentence of its own there
-    return CannotListen(f"cannot listen on {_url(host, port)}: {reason}; is another Holdfast running? Choose another address.")
+    advice = "is another Holdfast running? Choose another address." if error.errno == errno.EADDRINUSE else "choose another address."
+    return CannotListen(f"cannot listen on {_url(host, port)}: {reason}; {advice}")
 
 
 def _url(host: str, port: int) -> str:
