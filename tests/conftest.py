@@ -1,9 +1,17 @@
 """Fixtures that tests of every layer use."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_reach_what_tests_start() -> None:
+    """Jobs that a script starts with `&` ignore INT and QUIT, and so would everything that tests start and interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
