@@ -157,6 +157,16 @@ def test_previous_response_id_leads_back_to_its_interaction(gateway: Build) -> N
     assert len(set(interactions[:3])) == 1 and interactions[3] != interactions[0]
 
 
+def test_a_response_id_leads_no_other_agent_into_its_interaction(gateway: Build) -> None:
+    world = gateway("agents: {a: {key: env:UPSTREAM_KEY, routes: {'*': [simulated/*]}}, b: {routes: {'*': [simulated/*]}}}")
+    for key, more in (("sk-upstream", {}), ("any", {"previous_response_id": "r1"})):
+        world.call("POST", "/v1/responses", {"model": "m", "input": key, **more}, {"authorization": f"Bearer {key}"})
+        world.upstream.latest.answer(msgspec.json.encode({"id": "r1", "status": "completed", "output": []}))
+    first, second = world.recorder.decisions
+    assert (first.agent, second.agent) == ("a", "b")
+    assert first.interaction != second.interaction
+
+
 @pytest.mark.parametrize("field", ["conversation", "previous_response_id"])
 def test_a_history_that_the_provider_keeps_is_one_interaction_even_when_its_beginning_was_not_seen(gateway: Build, field: str) -> None:
     world = gateway("")

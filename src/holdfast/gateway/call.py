@@ -106,14 +106,14 @@ class GuardedCall:
         run, user = parts.options.run, parts.options.user or caller.user or call.user
         interaction, identified_by = caller.interaction, caller.identified_by
         if not interaction and call.conversation:
-            interaction, identified_by = parts.conversations.of_response(call.conversation), "conversation"
+            interaction, identified_by = parts.conversations.of_response(caller.name, call.conversation), "conversation"
         if call.turns:
             scope = f"{caller.name!r}|{run}|{user!r}"  # quoted: no name may look like another name and user
             self._claim = parts.conversations.claim(scope, call.turns, interaction or self._call_id, fixed=bool(interaction))
             identified_by = identified_by if interaction else "history"
             interaction = self._claim.interaction
         if call.conversation and interaction:  # the provider's own id may be all that later requests have in common with this one
-            parts.conversations.remember_response(call.conversation, interaction)
+            parts.conversations.remember_response(caller.name, call.conversation, interaction)
         origin = Origin(
             agent=caller.name,
             release=caller.release,
@@ -284,7 +284,7 @@ class GuardedCall:
             self._parts.conversations.answered(self._claim, answer.turns, self._call_id)
             self._claim = None
         if answer.response_id and self._origin.interaction:
-            self._parts.conversations.remember_response(answer.response_id, self._origin.interaction)
+            self._parts.conversations.remember_response(self._caller.name, answer.response_id, self._origin.interaction)
         if not self._flush():
             return
         self._over = True

@@ -53,15 +53,15 @@ class Conversations:
         self._capacity = capacity
         self._per_state = per_state
         self._known: dict[bytes, _Known] = {}
-        self._responses: dict[str, str] = {}
+        self._responses: dict[bytes, str] = {}
 
-    def of_response(self, response_id: str) -> str:
-        """The interaction that the provider's answer `response_id` belonged to, "" when it is not known (any more)."""
-        return self._responses.get(response_id, "")
+    def of_response(self, agent: str, response_id: str) -> str:
+        """The interaction that the provider's answer `response_id` to `agent` belonged to, "" when it is not known (any more)."""
+        return self._responses.get(_response_key(agent, response_id), "")
 
-    def remember_response(self, response_id: str, interaction: str) -> None:
+    def remember_response(self, agent: str, response_id: str, interaction: str) -> None:
         """A later request may name this answer instead of resending the history (`previous_response_id`)."""
-        self._responses[response_id] = interaction
+        self._responses[_response_key(agent, response_id)] = interaction
         if len(self._responses) > self._capacity:
             del self._responses[next(iter(self._responses))]
 
@@ -111,6 +111,11 @@ class Conversations:
         self._known[state] = known
         if len(self._known) > self._capacity:
             del self._known[next(iter(self._known))]
+
+
+def _response_key(agent: str, response_id: str) -> bytes:
+    """Of one size, because ids are the agents' to make up, and each agent's own."""
+    return blake2b(f"{len(agent)}:{agent}{response_id}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _take(known: _Known, lead: bytes) -> Place | None:
