@@ -350,3 +350,9 @@ def test_a_mark_to_watch_refuses_nothing_and_lowers_nothing(tmp_path: Path) -> N
     for body in ({**CHAT, "max_tokens": 10**12, "n": 10_000}, {**CHAT, "max_tokens": 5}, CHAT):
         assert world.call("POST", "/v1/chat/completions", body).status == 0
         assert msgspec.json.decode(world.upstream.latest.request.body) == body
+
+
+def test_a_bound_that_the_target_would_not_read_goes_out_under_the_name_it_knows(gateway: Build) -> None:
+    world = gateway("agents: {a: {}}\nlimits: [{usd: 5, per: hour}]")  # `openai` elsewhere than at OpenAI may be of any age
+    world.call("POST", "/v1/chat/completions", {"model": "gpt-4o", "messages": SAY, "max_completion_tokens": 100})
+    assert msgspec.json.decode(world.upstream.latest.request.body)["max_tokens"] == 100
