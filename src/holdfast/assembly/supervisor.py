@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from holdfast import __version__
-from holdfast.assembly.worker import READY, WorkerOrder
+from holdfast.assembly.order import READY, WorkerOrder
 from holdfast.clock import SECOND
 from holdfast.config import load
 from holdfast.errors import CannotListen, HoldfastError

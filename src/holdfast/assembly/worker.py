@@ -13,27 +13,15 @@ import sys
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
 
 from holdfast.assembly.data_plane import Listen, open_data_plane
+from holdfast.assembly.order import READY, WorkerOrder
 from holdfast.config import load
 from holdfast.errors import HoldfastError
 from holdfast.runner.shield import shield_process
 
-READY = b"ready\n"
-
 _YOUNG_OBJECTS = 50_000
 """Allocations between looks for cyclic garbage; calls make none that live long, so looking every 700 would be work for nothing."""
-
-
-class WorkerOrder(Struct, frozen=True, kw_only=True):
-    """What a worker is told. listener: number of an inherited listening socket, None to bind host and port beside the other workers."""
-
-    config: str | None
-    data_dir: str
-    host: str
-    port: int
-    listener: int | None = None
 
 
 def main() -> int:
