@@ -182,7 +182,7 @@ class Attempt:
 
     def _stream_data(self, stream: StreamReader, data: bytes) -> None:
         result = self.result
-        ending = self._said_its_end()
+        ending = stream.ended or stream.error is not None
         passed = stream.feed(data)
         if stream.committed and result.first_token_ns is None:
             result.first_token_ns = self._clock.monotonic_ns()

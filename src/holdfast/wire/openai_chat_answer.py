@@ -16,7 +16,7 @@ from holdfast.wire.call import Answer, ToolCall
 from holdfast.wire.openai_chat_message import Content, Function, MessageToolCall, Said, content_text, tool_call, turn
 from holdfast.wire.openai_usage import read_usage
 from holdfast.wire.request_body import NULL
-from holdfast.wire.sse import Event, Splitter
+from holdfast.wire.sse import Splitter
 
 
 class _AnswerMessage(Said, gc=False):
@@ -133,9 +133,12 @@ class ChatStreamReader:
     def feed(self, data: bytes) -> bytes:
         """An event leaves only when it is whole: a failure reported after a torn one would be read as part of it."""
         splitter = self._splitter
+        plain = splitter.plain(data)
+        if plain is not None:
+            return data if self._read(plain) else b""
         held = splitter.holding
         events = splitter.feed(data)
-        kept = [event.raw for event in events if self._read(event)]
+        kept = [event.raw for event in events if self._read(event.data, event.name)]
         if held or splitter.holding or len(kept) < len(events):
             return b"".join(kept)
         return data
@@ -160,9 +163,8 @@ class ChatStreamReader:
             complete=self.ended and self.error is None,
         )
 
-    def _read(self, event: Event) -> bool:
-        """Whether the event is for the agent."""
-        data = event.data
+    def _read(self, data: bytes, name: bytes = b"") -> bool:
+        """Whether the event of this name and data is for the agent."""
         if not data.startswith(b"{"):
             self.ended = self.ended or data.strip() == b"[DONE]"
             return True
@@ -171,7 +173,7 @@ class ChatStreamReader:
         except _UNREADABLE:
             self._read_odd(data)
             return True
-        failed = chunk.error != NULL or event.name == b"error"
+        failed = chunk.error != NULL or name == b"error"
         if failed:
             self.error = data
         self._id = self._id or chunk.id or ""
@@ -203,11 +205,12 @@ class ChatStreamReader:
                 self._logprobs += _read_logprobs(choice.logprobs)
 
     def _read_delta(self, delta: _Delta, first: bool) -> None:
-        text = content_text(delta.content)
+        text = content_text(delta.content) if delta.content else ""
         size = _size(text)
         if first and text:
             self._text.append(text)
-        reasoning, refusal = _reasoning(delta), delta.refusal
+        refusal = delta.refusal
+        reasoning = _reasoning(delta) if delta.reasoning_content is not None or delta.reasoning is not None else ""
         if reasoning or refusal:
             size += _size(reasoning) + _size(refusal or "")
             if first:

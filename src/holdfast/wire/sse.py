@@ -39,6 +39,11 @@ class Splitter:
         """Whether bytes of an unfinished event are held."""
         return bool(self._held)
 
+    def plain(self, data: bytes) -> bytes | None:
+        """The data of an event that begins and ends with `data` and is one line of data and nothing else, which is how models stream;
+        None for all else, which is for `feed`."""
+        return None if self._held else _plain(data)
+
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes; the rest is held."""
         if self._held:
@@ -78,9 +83,16 @@ def _event_ends(data: bytes) -> list[int]:
     return ends
 
 
-def _parse(raw: bytes) -> Event:
+def _plain(raw: bytes) -> bytes | None:
     if raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
-        return Event(raw, b"", raw[6:-2])
+        return raw[6:-2]
+    return None
+
+
+def _parse(raw: bytes) -> Event:
+    plain = _plain(raw)
+    if plain is not None:
+        return Event(raw, b"", plain)
     name = b""
     lines: list[bytes] = []
     for line in _LINE_END.split(raw.removeprefix(_BOM)):
