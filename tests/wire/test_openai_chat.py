@@ -349,3 +349,13 @@ def test_a_streamed_answer_of_the_gateways_own_reads_back_too(wanted: bool) -> N
     assert reader.feed(body) == body
     answer = reader.answer()
     assert (answer.text, answer.finish_reason, answer.complete, answer.usage is not None) == ("By e-mail.", "stop", True, wanted)
+
+
+@pytest.mark.parametrize(
+    "bounds", [{}, {"max_tokens": 5}, {"max_completion_tokens": 5}, {"max_tokens": 9, "max_completion_tokens": 5}, {"max_tokens": None}]
+)
+@pytest.mark.parametrize("modern", [False, True])
+def test_a_body_that_may_be_left_as_it_is_would_not_be_changed(bounds: dict[str, Any], modern: bool) -> None:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], **bounds}).encode()
+    call, rewrite = FORMAT.parse(body), Rewrite(modern=modern)
+    assert rewrite.leaves(call) == (FORMAT.rewrite(body, call, rewrite) is body)

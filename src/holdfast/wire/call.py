@@ -30,6 +30,7 @@ class Call(Struct, kw_only=True):
     system, tools: raw JSON of the system prompt field and tool schemas where the format has them, else None.
     params: the rest of the request body as raw JSON object (no messages, system, tools), for the record.
     max_output: what the caller set as the bound of generated tokens, all choices together (n * max_tokens); None: no bound.
+    newer_bound: `max_output` stands only under a name that older targets of the format do not read.
     choices: how many answers were asked for (n).
     unambiguous: no top-level field of the body comes twice, so that it may go out as it came.
     input_bound: upper bound of the input tokens: UTF-8 bytes + fixed overheads, media by a fixed bound each.
@@ -46,6 +47,7 @@ class Call(Struct, kw_only=True):
     tools: Raw | None = None
     params: Raw = Raw(b"{}")
     max_output: int | None = None
+    newer_bound: bool = False
     choices: int = 1
     unambiguous: bool = False
     generates: bool = True  # False: embeddings, token counting, model lists
@@ -146,7 +148,7 @@ class Rewrite(Struct, frozen=True, kw_only=True):
 
     def leaves(self, call: Call) -> bool:
         """Whether the body of `call` may go out as it came, without a look into it."""
-        understood = self.modern or call.max_output is None  # an older API may not know the bound under the name that it has
+        understood = self.modern or not call.newer_bound
         return call.unambiguous and understood and self.model is None and self.max_output is None and not self.usage_in_stream
 
 

@@ -93,6 +93,7 @@ class _OpenAIChat:
             tools=None if tools == NULL else tools,
             params=rest,
             max_output=None if limit is None else limit * choices,
+            newer_bound=params.max_completion_tokens is not None and params.max_tokens is None,
             choices=choices,
             unambiguous=not has_duplicates(line, fields),
             input_bound=len(body) + overheads + media.tokens,
