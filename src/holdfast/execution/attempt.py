@@ -65,6 +65,9 @@ class AttemptListener(Protocol):
 
     def attempt_ended(self, result: AttemptResult) -> None: ...
 
+    def attempt_broke(self, defect: Exception) -> None:
+        """Something raised that should not have, here or in the listener itself; the attempt is over."""
+
 
 class Attempt:
     """Implements `Receiver`; nothing is sent before `start`.
@@ -130,6 +133,35 @@ class Attempt:
             self._exchange.resume()
 
     def response_started(self, status: int, headers: Headers) -> None:
+        try:
+            self._started(status, headers)
+        except Exception as defect:  # noqa: BLE001 - see _broke
+            self._broke(defect)
+
+    def response_data(self, data: bytes) -> None:
+        try:
+            self._data(data)
+        except Exception as defect:  # noqa: BLE001 - see _broke
+            self._broke(defect)
+
+    def response_ended(self) -> None:
+        try:
+            self._end(None)
+        except Exception as defect:  # noqa: BLE001 - see _broke
+            self._broke(defect)
+
+    def response_failed(self, error: UpstreamError) -> None:
+        try:
+            self._end(None if self._said_its_end() else error)
+        except Exception as defect:  # noqa: BLE001 - see _broke
+            self._broke(defect)
+
+    def _broke(self, defect: Exception) -> None:
+        """Nobody above a transport's callback or a timer would catch it: the agent would wait, and money stay reserved, for ever."""
+        self.cancel()
+        self._listener.attempt_broke(defect)
+
+    def _started(self, status: int, headers: Headers) -> None:
         result = self.result
         result.status = status
         result.headers = headers
@@ -149,7 +181,7 @@ class Attempt:
         elif success and self._read_stream is not None and (_header(headers, b"content-type") or b"").startswith(b"text/event-stream"):
             result.stream = self._read_stream()
 
-    def response_data(self, data: bytes) -> None:
+    def _data(self, data: bytes) -> None:
         self.result.received += len(data)
         if self._decoder is not None:
             try:
@@ -173,12 +205,6 @@ class Attempt:
         self._held += size
         if self._held > MAX_ANSWER:
             self._fail(GarbageReceived(f"answer is longer than {MAX_ANSWER >> 20} MiB"))
-
-    def response_ended(self) -> None:
-        self._end(None)
-
-    def response_failed(self, error: UpstreamError) -> None:
-        self._end(None if self._said_its_end() else error)
 
     def _stream_data(self, stream: StreamReader, data: bytes) -> None:
         result = self.result
@@ -262,12 +288,9 @@ class Attempt:
             self._timer = self._clock.call_later(due - now, self._on_timer)
             return
         self._timer = None
-        if self._said_its_end():
-            if self._exchange is not None:
-                self._exchange.cancel()
-            self._end(None)
-        else:
-            self._fail(TimedOut("total" if now >= total_at else self._phase, now - self.result.began_ns))
+        if self._exchange is not None:
+            self._exchange.cancel()
+        self.response_failed(TimedOut("total" if now >= total_at else self._phase, now - self.result.began_ns))
 
 
 class _Inflater:

@@ -4,6 +4,7 @@ Callback style, no task per call. Money is reserved for each attempt before it i
 written to the journal before the answer's last byte goes out.
 """
 
+import logging
 from contextlib import suppress
 
 from holdfast.clock import SECOND, Timer
@@ -17,7 +18,7 @@ from holdfast.gateway.admission import Bounds, Cost, bounds, charges, output_to_
 from holdfast.gateway.delivery import Delivery
 from holdfast.gateway.endpoints import Endpoint
 from holdfast.gateway.headers import retry_after_ns, upstream_headers
-from holdfast.gateway.identity import Caller
+from holdfast.gateway.identity import Caller, user_id
 from holdfast.gateway.options import Passthrough, Reply
 from holdfast.gateway.parts import Parts
 from holdfast.gateway.recording import CallRecord, Origin, Subject
@@ -34,6 +35,7 @@ from holdfast.wire.canonical import turn
 _FREE = Rates(input=0, output=0)
 _UNREAD = Answer()
 _NOT_PARSED = Call(model="", generates=False)
+_log = logging.getLogger("holdfast.gateway")
 
 
 class GuardedCall:
@@ -103,7 +105,7 @@ class GuardedCall:
 
     def _identify(self) -> None:
         parts, caller, call = self._parts, self._caller, self._call
-        run, user = parts.options.run, parts.options.user or caller.user or call.user
+        run, user = parts.options.run, parts.options.user or caller.user or user_id(call.user)
         interaction, identified_by = caller.interaction, caller.identified_by
         if not interaction and call.conversation:
             interaction, identified_by = parts.conversations.of_response(caller.name, call.conversation), "conversation"
@@ -173,6 +175,12 @@ class GuardedCall:
         return destination.provider.prices.rates(destination.model, self._began_wall_ns, self._call.tier)
 
     def _reserved(self, outcome: Reservation | LimitReached | LedgerUnavailable) -> None:
+        try:
+            self._go_on(outcome)
+        except Exception as defect:  # noqa: BLE001 - no caller of this callback could do better
+            self.attempt_broke(defect)
+
+    def _go_on(self, outcome: Reservation | LimitReached | LedgerUnavailable) -> None:
         if self._over:
             if isinstance(outcome, Reservation):
                 outcome.cancel()
@@ -243,12 +251,36 @@ class GuardedCall:
 
     def attempt_ended(self, result: AttemptResult) -> None:
         self._attempt = None
+        if result.status >= 400:
+            result.body = self._without_secret(result.body)
         answer = self._answer(result)
         cost = self._settle(result, answer)
         if answer is not None and answer.complete and result.error is None:
             self._succeed(result, answer, cost)
         else:
             self._fail(result, answer, cost)
+
+    def _without_secret(self, body: bytes) -> bytes:
+        """Some servers repeat the key that they reject; neither the agent nor the record may learn it."""
+        destination = self._destinations[self._at]
+        key = "" if isinstance(destination, Reply) else destination.provider.key
+        return body.replace(key.encode(), b"***") if key else body
+
+    def attempt_broke(self, defect: Exception) -> None:
+        """A defect of our own: the agent gets an answer all the same, and what was reserved counts as spent."""
+        _log.error("call %s broke", self._call_id, exc_info=defect)
+        self._over = True
+        if self._attempt is not None:
+            self._attempt.cancel()
+            self._attempt = None
+        if self._reservation is not None:
+            self._reservation.settle(self._reservation.usd)
+            self._reservation = None
+        self._return_claim()
+        with suppress(Exception):  # the record may be what broke
+            self._record.defect(defect)
+            self._record.flush()
+        self._delivery.refusal(refusals.defect())
 
     def _answer(self, result: AttemptResult) -> Answer | None:
         """What was answered, as far as it came; None for error answers and for what is not an answer."""
@@ -309,7 +341,7 @@ class GuardedCall:
         if wait_ns is not None:
             self._retries += 1
             self._retries_here += 1
-            self._waiting = self._parts.clock.call_later(wait_ns, self._admit)
+            self._waiting = self._parts.clock.call_later(wait_ns, self._try_again)
         elif fall_back:
             self._next_destination()
         else:
@@ -333,6 +365,12 @@ class GuardedCall:
         if self._at + 1 >= len(self._destinations) or self._parts.clock.monotonic_ns() >= self._total_at_ns:
             return False
         return result.error is not None or result.stream is not None or result.status in FALLBACK_STATUS
+
+    def _try_again(self) -> None:
+        try:
+            self._admit()
+        except Exception as defect:  # noqa: BLE001 - no caller of this callback could do better
+            self.attempt_broke(defect)
 
     def _next_destination(self) -> None:
         self._at += 1

@@ -24,7 +24,6 @@ _READ = frozenset(
 )
 _MAX_ID = 128
 _ID_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-")
-_LOOPBACK = ("127.", "::1", "::ffff:127.")
 _LOCAL_PAGE = re.compile(rb"https?://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
@@ -53,7 +52,7 @@ class Identities:
         """Who sent these headers from the IP address `peer`; None when the key is unknown."""
         given = _first_of_each(headers)
         known = self._by_key.get(self._hash(presented_key(given)))
-        if known is None and peer.startswith(_LOOPBACK) and not _is_foreign_page(given.get(b"origin")):
+        if known is None and _is_loopback(peer) and not _is_foreign_page(given.get(b"origin")):
             known = self._without_key(_text(given.get(b"x-holdfast-agent")))
         if known is None or given.keys() <= _KEYS:
             return known
@@ -71,6 +70,15 @@ class Identities:
 
     def _hash(self, key: bytes) -> bytes:
         return blake2b(key, key=self._salt, digest_size=32).digest()
+
+
+def user_id(text: str) -> str:
+    """The end user as the request's body names them; long ones by their hash, for each becomes a row of the ledger."""
+    return text if len(text) <= _MAX_ID else blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+def _is_loopback(peer: str) -> bool:
+    return peer == "::1" or peer.startswith(("127.", "::ffff:127."))
 
 
 def _is_foreign_page(origin: bytes | None) -> bool:

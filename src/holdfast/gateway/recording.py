@@ -1,5 +1,6 @@
 """Turns what happened to a call into events: its decision, its attempts, its errors."""
 
+import traceback
 from hashlib import blake2b
 
 import msgspec
@@ -118,6 +119,11 @@ class CallRecord:
     def cancelled(self, served_by: str) -> None:
         """The agent left before the answer's end."""
         self._error("cancelled", f"{served_by}: the client left before the answer's end", severity="info")
+
+    def defect(self, error: Exception) -> None:
+        """Holdfast itself failed."""
+        trace = "".join(traceback.format_exception(error))
+        self._error("internal", f"defect: {type(error).__name__}", severity="critical", detail=trace)
 
     def refusal(self, refusal: Refusal) -> None:
         """The call was denied before it cost anything."""

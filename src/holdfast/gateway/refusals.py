@@ -39,6 +39,10 @@ def record_unavailable(reason: str) -> Refusal:
     return Refusal(status=503, kind="record_unavailable", message=f"Refused by Holdfast: calls cannot be recorded now: {reason}.")
 
 
+def defect() -> Refusal:
+    return Refusal(status=500, kind="defect", message="Holdfast failed at this call by a defect of its own; its log says where.")
+
+
 def unknown_key() -> Refusal:
     return Refusal(
         status=403,

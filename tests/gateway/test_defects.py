@@ -1,0 +1,48 @@
+"""A defect of Holdfast's own leaves no agent waiting and no money reserved; a provider's words do not carry its key."""
+
+from collections.abc import Callable
+
+import pytest
+
+from holdfast.gateway.call import GuardedCall
+from holdfast.gateway.recording import CallRecord
+from holdfast.testing.memory_gateway import MemoryGateway
+
+YAML = """
+agents:
+  default:
+    limits: [{usd: 1, per: day}]
+    retries: {max: 0}
+"""
+BODY = b'{"model":"gpt-4o-mini","max_tokens":100,"messages":[{"role":"user","content":"hi"}]}'
+Build = Callable[[str], MemoryGateway]
+
+
+def raise_defect(*_: object, **__: object) -> None:
+    raise ZeroDivisionError("planted")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(GuardedCall, "_send"), (GuardedCall, "_settle"), (CallRecord, "attempt"), (CallRecord, "decision")]
+)
+def test_a_defect_becomes_a_500_and_counts_the_reservation(gateway: Build, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    plane = gateway(YAML)
+    monkeypatch.setattr(owner, name, raise_defect)
+    response = plane.call("POST", "/v1/chat/completions", BODY)
+    if name != "_send":
+        plane.upstream.latest.answer(b'{"choices":[{"message":{"role":"assistant","content":"yes"}}]}')
+    assert response.status == 500
+    assert b"defect" in response.body
+    monkeypatch.undo()
+    again = plane.call("POST", "/v1/chat/completions", BODY)
+    assert not again.ended, "the next call goes its way"
+
+
+def test_a_key_that_a_provider_repeats_reaches_neither_agent_nor_record(gateway: Build) -> None:
+    plane = gateway(YAML)
+    response = plane.call("POST", "/v1/chat/completions", BODY)
+    plane.upstream.latest.answer(b'{"error":{"message":"Incorrect API key provided: sk-upstream."}}', 401)
+    assert response.status == 401
+    assert b"***" in response.body
+    assert b"sk-upstream" not in response.body
+    assert "sk-upstream" not in repr(plane.recorder.events)
