@@ -1,8 +1,11 @@
 """Which paths are guarded, and which may be relayed unread."""
 
+from collections.abc import Callable
+
 import pytest
 
 from holdfast.gateway.endpoints import endpoint, is_relayable
+from holdfast.testing.memory_gateway import MemoryGateway
 
 
 @pytest.mark.parametrize("path", [b"/v1/messages", b"/messages", b"/v1/messages/count_tokens", b"/v1/chat/completions", b"/responses"])
@@ -33,3 +36,11 @@ def test_no_guarded_path_in_disguise_is_relayed(path: bytes) -> None:
 def test_plain_other_paths_may_be_relayed(path: bytes) -> None:
     assert is_relayable(path)
     assert endpoint(b"POST", path, "openai") is None
+
+
+def test_a_compressed_body_is_refused_with_the_way_out(gateway: Callable[[str], MemoryGateway]) -> None:
+    plane = gateway("")
+    response = plane.call("POST", "/v1/responses", b"\x28\xb5\x2f\xfd", {"content-encoding": "zstd"})
+    assert response.status == 415
+    assert b"zstd" in response.body
+    assert b"compression off" in response.body

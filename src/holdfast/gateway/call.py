@@ -82,7 +82,7 @@ class GuardedCall:
             self._call = self._format.parse(self._request.body)
         except MalformedRequest as error:
             self._identify()
-            self._refuse(Refusal(status=400, kind="invalid_request", message=str(error), param=error.param))
+            self._refuse(refusals.malformed(error, self._request.header(b"content-encoding")))
             return
         self._begin(routing.destinations(self._caller.agent, self._call.model, family))
 

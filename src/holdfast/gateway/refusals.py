@@ -1,6 +1,7 @@
 """What the gateway says when it denies a call, with the numbers in it. None of it looks retryable to the official SDKs."""
 
 from holdfast.clock import to_iso
+from holdfast.errors import MalformedRequest
 from holdfast.money import to_usd
 from holdfast.policy.limit import LimitReached
 from holdfast.wire.call import Refusal
@@ -37,6 +38,16 @@ def ledger_unavailable(reason: str) -> Refusal:
 
 def record_unavailable(reason: str) -> Refusal:
     return Refusal(status=503, kind="record_unavailable", message=f"Refused by Holdfast: calls cannot be recorded now: {reason}.")
+
+
+def malformed(error: MalformedRequest, encoding: bytes | None) -> Refusal:
+    """400 with the field that is wrong, or 415 for a body that was compressed: it is not read, so it cannot be guarded."""
+    if encoding in (None, b"identity"):
+        return Refusal(status=400, kind="invalid_request", message=str(error), param=error.param)
+    message = (
+        f"Refused by Holdfast: it does not read bodies compressed with {encoding.decode('latin-1')[:20]}; switch request compression off."
+    )
+    return Refusal(status=415, kind="invalid_request", message=message)
 
 
 def defect() -> Refusal:
