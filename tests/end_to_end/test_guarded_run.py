@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -121,6 +122,15 @@ os.wait()
 if os.fork(): print("up", flush=True)
 time.sleep(60)
 """
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_the_exit_code_is_the_agents_also_when_nobody_hears_the_summary(site, redirection: str) -> None:
+    words = f'exec "$0" -c "from holdfast.cli import main; main()" "$@" {redirection}'
+    done = site.command("run", "--", "sh", "-c", "exit 7", via=("sh", "-c", words, sys.executable))
+    assert (done.code, done.err) == (7, "")
+    assert [event["exit_code"] for event in site.journal("run_ended")] == [7]
 
 
 def test_a_time_limit_ends_a_tree_that_ignores_term_whole(site) -> None:

@@ -1,6 +1,8 @@
 """The command line: one file per command, named as the command; its `PLUGIN` is the function or the group of sub-commands."""
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,6 +46,9 @@ def _root(
 
 def main() -> None:
     """Entry point of `holdfast`: errors are one sentence on stderr, a traceback only with --debug."""
+    for closed in ("stdout", "stderr"):
+        if getattr(sys, closed) is None:  # by whoever started this, as some schedulers do
+            setattr(sys, closed, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as the program runs
     if "--debug" in sys.argv[1:2]:
         build()()
         return
@@ -52,6 +57,9 @@ def main() -> None:
     except HoldfastError as error:
         print(f"holdfast: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except OSError as error:
+        print(f"holdfast: {error.strerror or error}; `holdfast --debug …` shows where", file=sys.stderr)
+        sys.exit(1)
     except Exception as error:  # noqa: BLE001 - the last resort of a program: a defect, told in one sentence
         print(f"holdfast: this is a defect of Holdfast: {error!r}; please report it with what `holdfast --debug …` prints", file=sys.stderr)
         sys.exit(1)
