@@ -86,7 +86,10 @@ def test_every_option_and_no_dashes_before_the_command(asked: Asked, monkeypatch
         (["--timeout", "-1", "--", "agent"], "--timeout -1"),
         (["--timeout", "nan", "--", "agent"], "--timeout nan"),
         (["--timeout", "inf", "--", "agent"], "--timeout inf"),
-        (["--timeout", "soon", "--", "agent"], "--timeout"),
+        (["--timeout", "30s", "--", "agent"], "--timeout 30s is not a number of seconds"),
+        (["--", ""], "the command is empty"),
+        (["--call-limit", "9" * 30, "--", "agent"], "--call-limit"),
+        (["--cost-limit", "1e999999999", "--", "agent"], "--cost-limit 1e999999999"),
         (["--cost-limit", "-5", "--", "agent"], "--cost-limit -5"),
         (["--cost-limit", "nan", "--", "agent"], "--cost-limit nan"),
         (["--cost-limit", "ten", "--", "agent"], "--cost-limit ten"),
@@ -104,6 +107,11 @@ def test_wrong_usage_is_refused_with_2_before_anything_starts(
     assert holdfast_run(monkeypatch, *words) == 2
     assert said in capsys.readouterr().err
     assert asked.request is None
+
+
+def test_the_record_is_looked_up_where_the_run_wrote_it(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert holdfast_run(monkeypatch, "--data-dir", "my data", "agent") == 0
+    assert asked.request is not None and asked.request.look_up == " --data-dir 'my data'"
 
 
 def test_a_command_that_cannot_start_is_one_sentence_and_the_shells_code(

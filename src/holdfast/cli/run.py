@@ -4,7 +4,7 @@ import math
 import os
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,10 @@ _MOST_USD = 1_000_000_000
 _MOST_CALLS = 10**9
 
 
+def _calls(meaning: str) -> Any:
+    return typer.Option(metavar="N", min=0, max=_MOST_CALLS, help=meaning, show_default=False)
+
+
 def run(
     command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="The agent's command, after `--`.", show_default=False)],
     config: _options.ConfigFile = None,
@@ -31,15 +35,8 @@ def run(
     cost_limit: Annotated[
         str | None, typer.Option(metavar="USD", help="Never spend more than this (exit 122).", show_default=False)
     ] = None,
-    call_limit: Annotated[
-        int | None, typer.Option(metavar="N", min=0, max=_MOST_CALLS, help="Never make more than N calls (exit 122).", show_default=False)
-    ] = None,
-    calls_per_hour: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=0, max=_MOST_CALLS, help="Never make more than N calls in 60 minutes (exit 122).", show_default=False
-        ),
-    ] = None,
+    call_limit: Annotated[int | None, _calls("Never make more than N calls (exit 122).")] = None,
+    calls_per_hour: Annotated[int | None, _calls("Never make more than N calls in 60 minutes (exit 122).")] = None,
     summary: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write the summary here, too.", dir_okay=False, show_default=False)
     ] = None,
