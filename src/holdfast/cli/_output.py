@@ -26,6 +26,7 @@ _CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{_ACTS}\ud800-\udfff]")
 _CONTROL_IN_JSON = re.compile(f"[\r{_ACTS}]")
 _NO_TERMINAL_WIDTH = 10_000
 _LEAST_WIDTH = 8  # of a column that may be narrowed
+_LONGEST = 128  # characters of a cell: a model's name may be a page
 _GAP = 2
 _EMPTY = 100  # a column in which nothing stands is the first to go
 
@@ -52,7 +53,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
     from rich.text import Text as Cell
 
     console = _console()
-    cells = [[Cell(one_line(cell), no_wrap=True, overflow="ellipsis") for cell in row] for row in rows]
+    cells = [[Cell(_short(one_line(cell)), no_wrap=True, overflow="ellipsis") for cell in row] for row in rows]
     widths = [max([len(column.title), *(row[at].cell_len for row in cells)]) for at, column in enumerate(columns)]
     least = [width if column.fixed else min(width, _LEAST_WIDTH) for column, width in zip(columns, widths, strict=True)]
     spare = [column.spare if any(row[at] for row in cells) else _EMPTY for at, column in enumerate(columns)]
@@ -130,6 +131,10 @@ def usd(amount: Nano | None) -> str:
 def usd_number(amount: Nano | None) -> float | None:
     """USD as a JSON number, exact to the nano-dollar up to 9 million dollars; None for a cost that is not known."""
     return None if amount is None else amount / 1e9
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def _console() -> "Console":

@@ -155,7 +155,7 @@ def _print_decisions(decisions: "Sequence[Decision]") -> None:
         Column("AGENT", spare=3),
         Column("INTERACTION", spare=4),
         Column("ACTION"),
-        Column("MODEL"),
+        Column("MODEL", spare=1),
         Column("TOKENS", fixed=True, right=True),
         Column("COST", fixed=True, right=True),
         Column("LATENCY", fixed=True, right=True, spare=2),
