@@ -69,14 +69,17 @@ def run(
         summary=_summary_file(summary),
         look_up=_look_up(data_dir),
     )
+    raise typer.Exit(_exit_code(request))
+
+
+def _exit_code(request: RunRequest) -> int:
     from holdfast.assembly.guarded_run import run_guarded  # the data plane: not loaded for `--help`
 
     try:
-        code = run_guarded(request)
+        return run_guarded(request)
     except CannotStart as error:
         typer.echo(f"holdfast: {error}", err=True)
-        code = error.exit_code
-    raise typer.Exit(code)
+        return error.exit_code
 
 
 def _timeout_ns(text: str | None) -> int | None:
