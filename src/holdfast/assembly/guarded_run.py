@@ -76,11 +76,13 @@ async def _run(request: RunRequest, config: Config, environment: Mapping[str, st
         duration_ns = clock.monotonic_ns() - began_ns
         await plane.server.close(_DRAIN_NS)  # what the agent left open is settled before it is summed up
         summary = _summary(tally, ended, request, agent, run, duration_ns)
-        _record_end(plane, summary, clock)
         with suppress(OSError):  # a log file on a full disk changes nothing about how the run ended
             sys.stderr.write(render(summary, colour=sys.stderr.isatty() and not environment.get("NO_COLOR")))
-        if request.summary is not None:
-            write(summary, request.summary)
+        try:
+            _record_end(plane, summary, clock)
+        finally:
+            if request.summary is not None:
+                write(summary, request.summary)
     finally:
         await plane.close(_DRAIN_NS)
     return summary.exit_code
