@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 AGENTS := .agents
 
-.PHONY: lock demo test test-agents check format
+BENCHMARKS := $(filter-out bench/load.py bench/programs.py bench/upstream.py,$(wildcard bench/*.py))
+
+.PHONY: lock demo test test-agents check format bench
 demo: $(VENV)/ready
 	$(BIN)/holdfast demo
 test: $(VENV)/ready
@@ -17,6 +19,8 @@ check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+bench: $(VENV)/ready
+	@for program in $(BENCHMARKS); do echo "$$program"; $(BIN)/python $$program || exit 1; done
 format: $(VENV)/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
