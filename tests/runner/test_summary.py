@@ -85,7 +85,7 @@ def test_what_the_agent_heard_last_is_said_on_one_harmless_line() -> None:
 
 
 def test_the_record_of_calls_without_a_decision_is_looked_up_by_interaction() -> None:
-    summary = msgspec.structs.replace(SUMMARY, decisions=0, last_error="no connection", look_up=" --data-dir 'my data'")
+    summary = msgspec.structs.replace(SUMMARY, decisions=0, look_up=" --data-dir 'my data'")
     assert "0 decisions, 2 errors: holdfast interactions list --data-dir 'my data'\n" in render(summary, colour=False)
 
 

@@ -137,7 +137,8 @@ def _calls(summary: Summary) -> str:
 
 def _record(summary: Summary) -> str:
     """What is on record, and the command that shows it; what never became a decision is told by its interaction."""
-    command = "holdfast interactions list" if summary.last_error and not summary.decisions else "holdfast decisions list"
+    undecided = not summary.decisions and (summary.errors or summary.refusals)
+    command = f"holdfast {'interactions' if undecided else 'decisions'} list"
     return f"{_count(summary.decisions, 'decision')}, {_count(summary.errors, 'error')}: {command}{summary.look_up}"
 
 
