@@ -167,6 +167,16 @@ def test_a_file_that_is_no_ledger_is_said_to_be_damaged(tmp_path: Path, open_sql
         open_sqlite()
 
 
+def test_the_file_lies_where_its_path_says_whatever_stands_in_it_and_is_its_owners_alone(tmp_path: Path, clock: FakeClock) -> None:
+    path = tmp_path / "which?way #1 %20é" / "ledger.sqlite"
+    path.parent.mkdir()
+    ledger = SqliteLedger(path, "a", clock, lambda call: call())
+    modes = {file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    ledger.close()
+    assert path.exists() and modes == {0o600}
+    assert list(tmp_path.iterdir()) == [path.parent]
+
+
 def test_a_folder_that_does_not_exist_is_said_to_be_so(tmp_path: Path, clock: FakeClock) -> None:
     with pytest.raises(StorageError, match=r"cannot be written .*; check that its folder exists"):
         SqliteLedger(tmp_path / "none" / "ledger.sqlite", "a", clock, lambda call: call())

@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import (
+    URL,
     BigInteger,
     Column,
     Connection,
@@ -96,6 +97,8 @@ class SqliteLedger:
         self._unwritten: list[Use] = []
         self._pruned_ns = 0
         self._closed = False
+        with suppress(OSError):  # SQLite says better what is wrong with the place
+            path.touch(mode=0o600)  # who spent what is nobody else's; the files beside it get the same mode
         with _translated(path), self._engine.begin() as connection:
             _create(connection, path)
         self._thread = Thread(target=self._work, name="holdfast-ledger", daemon=True)
@@ -219,7 +222,7 @@ class _Job(Struct, frozen=True, kw_only=True):
 
 
 def _engine(path: Path, busy_ns: int) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: object) -> None:
