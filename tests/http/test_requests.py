@@ -246,3 +246,26 @@ def test_no_bytes_raise_or_bring_more_than_one_rejection(reads: list[bytes]) -> 
     rejected = [item for item in parser.parsed if isinstance(item, Rejected)]
     assert len(rejected) <= 1
     assert not rejected or parser.stage is Stage.DONE
+
+
+@pytest.mark.parametrize("first", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
+@given(cut=st.integers(0, 1400))
+def test_a_large_head_is_rejected_wherever_it_begins_and_is_cut(first: bytes, cut: int) -> None:
+    parser = RequestParser(SMALL, "")
+    message = (
+        first + b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\r\n" * 18 + b"\r\n"
+    )
+    for piece in (message[:cut], message[cut:]):
+        parser.feed(piece)
+    last = parser.parsed.pop()
+    assert isinstance(last, Rejected)
+    assert last.status == 431
+
+
+@given(cut=st.integers(0, 2000))
+def test_large_reads_of_small_heads_are_not_mistaken_for_large_heads(cut: int) -> None:
+    parser = RequestParser(SMALL, "")
+    message = (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\na: " + b"b" * 800 + b"\r\n\r\n" + b"c" * 90) * 2
+    for piece in (message[:cut], message[cut:]):
+        parser.feed(piece)
+    assert [type(item) for item in parser.parsed] == [Accepted, Accepted]

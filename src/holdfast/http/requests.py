@@ -62,6 +62,9 @@ class Stage(Enum):
     DONE = auto()
 
 
+_BETWEEN, _HEAD, _BODY, _DONE = Stage  # looking a member up in its enum costs 60 ns, twenty times per request
+
+
 class _Unacceptable(Exception):  # noqa: N818 - never leaves this module: unwinds llhttp's callbacks
     pass
 
@@ -74,7 +77,7 @@ class RequestParser:
 
     def __init__(self, options: ServerOptions, peer: str) -> None:
         self.parsed: deque[Accepted | Rejected] = deque()
-        self.stage = Stage.BETWEEN
+        self.stage = _BETWEEN
         self.expects_continue = False
         self._options = options
         self._max_head_bytes = options.max_header_bytes
@@ -82,46 +85,46 @@ class RequestParser:
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
         self._refusal: Rejected | None = None
         self._unproductive = 0  # bytes read since the last piece of a request came out of them
+        self._in_hand = 0  # bytes of the latest read
+        self._head_at_most = 0  # bytes of the reads that the head came in
+        self._known_host: bytes | None = None
         self._reset()
 
     def feed(self, data: bytes | memoryview) -> None:
         """Read on; never raises, whatever the bytes are."""
-        while data and self.stage is not Stage.DONE:
+        while data and self.stage is not _DONE:
             data = self._read(data)
 
     def reject(self, rejected: Rejected) -> None:
         """Read nothing more; `rejected` follows the requests that were whole before."""
-        if self.stage is not Stage.DONE:  # llhttp complains of bytes behind `connection: close`: those are to be ignored
-            self.stage = Stage.DONE
+        if self.stage is not _DONE:  # llhttp complains of bytes behind `connection: close`: those are to be ignored
+            self.stage = _DONE
             self.parsed.append(rejected)
 
     def release(self) -> None:
         """Let go of llhttp, which holds on to this object: reference counting then frees both at once."""
-        self.stage = Stage.DONE
+        self.stage = _DONE
         self._parser = None
 
     def on_message_begin(self) -> None:
-        if self.stage is Stage.DONE:
+        if self.stage is _DONE:
             raise _Unacceptable
         self._reset()
-        self.stage = Stage.HEAD
+        self._head_at_most = self._in_hand
+        self.stage = _HEAD
 
     def on_url(self, url: bytes) -> None:
         self._target += url
-        self._head_bytes += len(url)
-        if self._head_bytes > self._max_head_bytes:
-            self._refuse_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.stage is Stage.HEAD:  # after the body: trailers, which nobody here needs
-            self._head_bytes += len(name) + len(value) + 4
-            if self._head_bytes > self._max_head_bytes:
-                self._refuse_head()
+        if self.stage is _HEAD:  # after the body: trailers, which nobody here needs
             self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         assert parser is not None
+        if self._head_at_most > self._max_head_bytes:
+            self._check_size()
         self._method = parser.get_method()
         if self._method not in METHODS:
             self._refuse(405, f"method {self._method.decode()} is not allowed")
@@ -139,7 +142,7 @@ class RequestParser:
         if target is None:
             self._refuse(400, "malformed request target")
         self._path, self._query = target
-        self.stage = Stage.BODY
+        self.stage = _BODY
         self._unproductive = 0
 
     def on_body(self, data: bytes) -> None:
@@ -153,7 +156,7 @@ class RequestParser:
             self._pieces.clear()
 
     def on_message_complete(self) -> None:
-        if self.stage is not Stage.BODY:
+        if self.stage is not _BODY:
             return  # an upgrade: `feed` reads this request again
         request = Request(
             method=self._method,
@@ -165,7 +168,7 @@ class RequestParser:
         )
         keep_alive = self._keep_alive and len(self.parsed) < _PIPELINED - 1
         self.parsed.append(Accepted(request, keep_alive, self._chunked))
-        self.stage = Stage.BETWEEN if keep_alive else Stage.DONE
+        self.stage = _BETWEEN if keep_alive else _DONE
         self.expects_continue = False
         self._unproductive = 0
 
@@ -181,7 +184,6 @@ class RequestParser:
         self._path = b""
         self._query = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
         self._pieces: list[bytes] = []
         self._body = bytearray()
         self._body_bytes = 0
@@ -192,7 +194,9 @@ class RequestParser:
         """Feed llhttp; returns what is to be read again."""
         parser = self._parser
         assert parser is not None
-        self._unproductive += len(data)
+        self._in_hand = size = len(data)
+        self._head_at_most += size
+        self._unproductive += size
         try:
             parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
@@ -200,7 +204,7 @@ class RequestParser:
         except HttpParserError as error:
             self.reject(self._refusal or Rejected(400, f"malformed request: {error}"))
         else:
-            if self._unproductive > self._max_head_bytes and self.stage is not Stage.BETWEEN:
+            if self._unproductive > self._max_head_bytes and self.stage is not _BETWEEN:
                 self.reject(self._too_large())
         return b""
 
@@ -209,11 +213,8 @@ class RequestParser:
         without its Upgrade header, for a new parser."""
         headers = b"".join(b"%b: %b\r\n" % header for header in self._headers if header[0] != b"upgrade")
         self._parser = HttpRequestParser(self)
-        self.stage = Stage.BETWEEN
+        self.stage = _BETWEEN
         return b"%b %b HTTP/%b\r\n%b\r\n" % (self._method, self._target, version.encode(), headers)
-
-    def _refuse_head(self) -> NoReturn:
-        self._refuse(431, f"the head is larger than {self._max_head_bytes} bytes")
 
     def _check_headers(self) -> None:
         found: dict[bytes, bytes] = {}
@@ -230,12 +231,19 @@ class RequestParser:
                 self._refuse(417, "the only expectation met here is 100-continue")
             self.expects_continue = self._chunked
 
+    def _check_size(self) -> None:
+        if len(self._target) + sum([len(name) + len(value) + 4 for name, value in self._headers]) > self._max_head_bytes:
+            self._refuse(431, f"the head is larger than {self._max_head_bytes} bytes")
+
     def _check_host(self, host: bytes | None) -> None:
+        if host == self._known_host and host is not None:
+            return
         if host is None:
             if self._chunked:
                 self._refuse(400, "no Host header")
         elif _HOST.fullmatch(host) is None:
             self._refuse(400, "malformed Host header")
+        self._known_host = host
 
     def _check_framing(self, length: bytes | None, coding: bytes | None) -> None:
         if length is not None and int(length) > self._options.max_body_bytes:
@@ -252,7 +260,7 @@ class RequestParser:
         raise _Unacceptable
 
     def _too_large(self) -> Rejected:
-        if self.stage is Stage.HEAD:
+        if self.stage is _HEAD:
             return Rejected(431, f"the head is larger than {self._max_head_bytes} bytes")
         return Rejected(400, "chunk extensions or trailers without end")
 
