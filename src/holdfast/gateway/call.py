@@ -312,11 +312,11 @@ class GuardedCall:
         self._record.attempt(result, cost, self._served_by, self._sent, failed=False)
         if self._format is not None:
             self._record.decision(answer, cost, self._served_by, self._claim, result.first_token_ns)
+            if self._format.resumable and answer.response_id and self._origin.interaction:
+                self._parts.conversations.remember_response(self._caller.name, answer.response_id, self._origin.interaction)
         if self._claim is not None:
             self._parts.conversations.answered(self._claim, answer.turns, self._call_id)
             self._claim = None
-        if answer.response_id and self._origin.interaction:
-            self._parts.conversations.remember_response(self._caller.name, answer.response_id, self._origin.interaction)
         if not self._flush():
             return
         self._over = True

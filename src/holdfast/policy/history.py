@@ -127,14 +127,14 @@ def _take(known: _Known, lead: bytes) -> Place | None:
 
 
 def _ignored(turns: Sequence[Turn]) -> int:
-    return sum(not turn.digest for turn in turns)
+    return [turn.digest for turn in turns].count(b"")
 
 
 def _split(turns: Sequence[Turn]) -> tuple[bytes, Sequence[Turn]]:
     count = 0
     while count < len(turns) and turns[count].role in ("system", "developer"):
         count += 1
-    return b"".join(turn.digest for turn in turns[:count]), turns[count:]
+    return b"".join([turn.digest for turn in turns[:count]]), turns[count:]
 
 
 def _states(scope: str, turns: Sequence[Turn]) -> list[bytes]:

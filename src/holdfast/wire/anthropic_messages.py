@@ -82,6 +82,7 @@ class AnthropicMessages:
 
     name = "anthropic-messages"
     family: Family = "anthropic"
+    resumable = False
 
     def parse(self, body: bytes) -> Call:
         line = one_line(body)

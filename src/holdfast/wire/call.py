@@ -156,6 +156,8 @@ class WireFormat(Protocol):
     name: str
     """e.g. "openai-chat"; also the value of a decision's `format`."""
     family: Family
+    resumable: bool
+    """Whether a later request may name an answer of this format in place of the history that led to it."""
 
     def parse(self, body: bytes) -> Call:
         """Raises MalformedRequest naming the field; never anything else, whatever the bytes."""

@@ -66,6 +66,7 @@ _encode = msgspec.json.encode
 class _OpenAIChat:
     name = "openai-chat"
     family: Family = "openai"
+    resumable = False
 
     def parse(self, body: bytes) -> Call:
         line = one_line(body)

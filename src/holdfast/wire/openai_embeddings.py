@@ -34,6 +34,7 @@ _embeddings = msgspec.json.Decoder(_Embeddings).decode
 class _OpenAIEmbeddings:
     name = "openai-embeddings"
     family: Family = "openai"
+    resumable = False
 
     def parse(self, body: bytes) -> Call:
         fields = read_fields(one_line(body))

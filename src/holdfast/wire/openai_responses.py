@@ -77,6 +77,7 @@ class OpenAIResponses:
 
     name = "openai-responses"
     family: Family = "openai"
+    resumable = True
 
     def parse(self, body: bytes) -> Call:
         line = one_line(body)
