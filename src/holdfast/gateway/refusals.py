@@ -33,7 +33,7 @@ def limit_reached(reached: LimitReached) -> Refusal:
 
 
 def ledger_unavailable(reason: str) -> Refusal:
-    return Refusal(status=503, kind="limits_unavailable", message=f"Refused by Holdfast: limits cannot be enforced now: {reason}.")
+    return Refusal(status=503, kind="limits_unavailable", message=f"Refused by Holdfast: limits cannot be enforced now: {reason.rstrip('.')}.")
 
 
 def record_unavailable(reason: str) -> Refusal:
