@@ -33,7 +33,8 @@ def limit_reached(reached: LimitReached) -> Refusal:
 
 
 def ledger_unavailable(reason: str) -> Refusal:
-    return Refusal(status=503, kind="limits_unavailable", message=f"Refused by Holdfast: limits cannot be enforced now: {reason.rstrip('.')}.")
+    message = f"Refused by Holdfast: limits cannot be enforced now: {reason.rstrip('.')}."
+    return Refusal(status=503, kind="limits_unavailable", message=message)
 
 
 def record_unavailable(reason: str) -> Refusal:
