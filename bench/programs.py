@@ -49,8 +49,8 @@ def machine() -> str:
 
 
 def cpu_ns(pid: int) -> int:
-    """CPU time that a process has used, user and system, in nanoseconds."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+    """CPU time that a process has used with all its threads, user and system, in nanoseconds."""
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in Path(f"/proc/{pid}/task").iterdir())
 
 
 def rss_kb(pid: int) -> int:
@@ -69,6 +69,10 @@ def upstream() -> Iterator[int]:
         yield int(process.stdout.readline())
 
 
+def nginx_program() -> str | None:
+    return shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+
+
 @contextmanager
 def nginx(upstream_port: int) -> Iterator[tuple[int, int]]:
     """Port and process id of the worker."""
@@ -76,7 +80,8 @@ def nginx(upstream_port: int) -> Iterator[tuple[int, int]]:
         port = _free_port()
         file = Path(folder) / "nginx.conf"
         file.write_text(_NGINX.format(folder=folder, upstream=upstream_port, port=port))
-        program = shutil.which("nginx") or "/usr/sbin/nginx"
+        program = nginx_program()
+        assert program is not None
         with _process([program, "-c", str(file)]) as process:
             _wait_for(f"http://127.0.0.1:{port}/left")
             yield port, children(process.pid)[0]
@@ -100,6 +105,7 @@ def holdfast(upstream_port: int) -> Iterator[tuple[int, int, float]]:
         ]
         began = time.perf_counter()
         environment = os.environ | {"BENCH_KEY": "sk-upstream", "BENCH_AGENT_KEY": "bench"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
         with _process([*command, "--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0"], environment) as process:
             assert process.stdout is not None
             line = process.stdout.readline().decode()

@@ -8,22 +8,22 @@ import asyncio
 import json
 import time
 
-CHUNKS = 50
-CHUNK_S = 0.05
+CHUNKS = 200
+CHUNK_S = 0.02
 
 _MESSAGE = {"role": "assistant", "content": "a" * 700}
-_ANSWER = json.dumps(
+ANSWER = json.dumps(
     {
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 1,
         "model": "gpt-4o-mini",
         "choices": [{"index": 0, "message": _MESSAGE, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 400, "completion_tokens": 200, "total_tokens": 600},
+        "usage": {"prompt_tokens": 400, "completion_tokens": CHUNKS, "total_tokens": 400 + CHUNKS},
     },
     separators=(",", ":"),
 ).encode()
-WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(_ANSWER), _ANSWER)
+WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER)
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
