@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from holdfast.clock import SECOND
 from holdfast.events.usage import Usage
-from holdfast.pricing import MAX_OUTPUT, PriceList, Rates, Tier, affordable_output, cost, matches, worst
+from holdfast.pricing import MAX_OUTPUT, PriceList, Rates, Tier, affordable_output, cost, matches, worst, worst_between
 
 NOW = 1_795_000_000 * SECOND  # 2026-11-18
 DAY = 86_400 * SECOND
@@ -46,7 +46,9 @@ def usages(draw: st.DrawFn, longest: int = 600_000) -> Usage:
 
 @given(rates=tiered_rates(), usage=usages(), slack=tokens)
 def test_no_answer_within_its_bounds_costs_more_than_the_worst_case(rates: Rates, usage: Usage, slack: int) -> None:
-    assert cost(rates, usage) <= worst(rates, usage.input + slack, usage.output)
+    most = worst(rates, usage.input + slack, usage.output)
+    assert cost(rates, usage) <= most
+    assert worst_between(rates, usage.input + slack, 0, usage.output) == (worst(rates, usage.input + slack, 0), most)
 
 
 @given(rates=flat_rates, usage=usages())

@@ -123,6 +123,13 @@ def worst(rates: Rates, input_bound: int, max_output: int) -> Nano:
     return _rounded_up(input_bound * dearest_input + max_output * dearest_output) + per_call
 
 
+def worst_between(rates: Rates, input_bound: int, least_output: int, most_output: int) -> tuple[Nano, Nano]:
+    """`worst` for the least and the most output that a call may be given."""
+    dearest_input, dearest_output, per_call = _dearest(rates, input_bound)
+    read = input_bound * dearest_input
+    return _rounded_up(read + least_output * dearest_output) + per_call, _rounded_up(read + most_output * dearest_output) + per_call
+
+
 def affordable_output(rates: Rates, input_bound: int, money: Nano) -> int:
     """The largest `max_output` for which `worst` stays within `money`, at most `MAX_OUTPUT`; negative: not even the input is paid for."""
     dearest_input, dearest_output, per_call = _dearest(rates, input_bound)

@@ -10,7 +10,7 @@ from holdfast.execution.attempt import AttemptResult
 from holdfast.execution.limiter import Ask
 from holdfast.money import Nano
 from holdfast.policy.limit import Limit, Scope
-from holdfast.pricing import Rates, affordable_output, cost, worst
+from holdfast.pricing import Rates, affordable_output, cost, worst, worst_between
 from holdfast.wire.call import Answer, Call, Refusal
 from holdfast.wire.media import image_tokens
 from holdfast.wire.reasoning import may_be_hidden
@@ -73,7 +73,7 @@ def bounds(call: Call, model: str, rates: Rates | None, drawn: Charges, default_
         ask = Ask(calls=1, usd_least=0, usd_most=0)
     else:
         least_output = min(LEAST_OUTPUT * call.choices, most_output)
-        least, most = worst(rates, input_bound, least_output), worst(rates, input_bound, most_output)
+        least, most = worst_between(rates, input_bound, least_output, most_output)
         if spend_limit is None:  # a mark to watch must neither refuse nor lower what an agent asks for, be it all the money there is
             least, most = 0, min(most, _MOST_WATCHED)
         ask = Ask(calls=1, usd_least=least, usd_most=most)

@@ -150,8 +150,11 @@ class _OpenAIChat:
 
 def _max_output(params: _Params) -> int | None:
     """Per choice; the newer name is the one that counts where a body has both, so the larger of them bounds what any server makes."""
-    given = [limit for limit in (params.max_completion_tokens, params.max_tokens) if limit is not None]
-    return None if min(given, default=0) <= 0 else max(given)
+    newer, older = params.max_completion_tokens, params.max_tokens
+    if newer is not None and older is not None:
+        return max(newer, older) if min(newer, older) > 0 else None
+    limit = older if newer is None else newer
+    return limit if limit is not None and limit > 0 else None
 
 
 def _bounded(fields: Fields, bound: int, modern: bool) -> dict[str, Raw]:
@@ -176,9 +179,10 @@ def _usage_wanted(call: Call) -> bool:
 
 
 def _unbounded(fields: Fields, params: _Params, tools: list[_Tool] | tuple[()]) -> str:
-    for name in _UNBOUNDED_FIELDS.keys() & fields.keys():
-        if fields[name] not in _OFF:
-            return _UNBOUNDED_FIELDS[name]
+    if not _UNBOUNDED_FIELDS.keys().isdisjoint(fields):
+        for name, reason in _UNBOUNDED_FIELDS.items():
+            if fields.get(name, NULL) not in _OFF:
+                return reason
     for tool in tools:
         if tool.type not in (None, "function", "custom"):
             return f"tools of type {tool.type!r} are run by the provider at their own price"

@@ -103,7 +103,7 @@ def read_answer(body: bytes) -> Answer:
         tool_calls=message.calls(),
         finish_reason=choice.finish_reason or "",
         usage=read_usage(completion.usage),
-        confidence=_confidence(_read_logprobs(choice.logprobs)),
+        confidence=None if choice.logprobs == NULL else _confidence(_read_logprobs(choice.logprobs)),
         turns=(turn("assistant", message),) if choice.message else (),
     )
 
