@@ -4,7 +4,9 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -216,3 +218,18 @@ def test_what_the_driver_cannot_take_fails_its_own_question_only(open_sqlite: Op
     ledger = open_sqlite()
     assert isinstance(ledger.try_lease([request(1, slot, "user=\ud800")]), StorageError)
     assert ledger.lease(request(1, slot))[0].amount == 1
+
+
+def test_many_may_create_one_ledger_in_the_same_instant(tmp_path: Path, clock: FakeClock) -> None:
+    """Workers that start together do; SQLite alone then answers "locked" at once, about one time in forty."""
+    for round_number in range(20):
+        folder = tmp_path / str(round_number)
+        folder.mkdir()
+        together = Barrier(6)
+
+        def open_one(holder: int, folder: Path = folder, together: Barrier = together) -> None:
+            together.wait()
+            SqliteLedger(folder / "ledger.sqlite", f"h{holder}", clock, lambda call: call()).close()
+
+        with ThreadPoolExecutor(6) as threads:
+            list(threads.map(open_one, range(6)))

@@ -1,5 +1,7 @@
 """The ledger on a SQLite file: one thread, one queue, one durable transaction for whatever was asked meanwhile."""
 
+import fcntl
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -99,7 +101,7 @@ class SqliteLedger:
         self._closed = False
         with suppress(OSError):  # SQLite says better what is wrong with the place
             path.touch(mode=0o600)  # who spent what is nobody else's; the files beside it get the same mode
-        with _translated(path), self._engine.begin() as connection:
+        with _opened_by_one(path.parent), _translated(path), self._engine.begin() as connection:
             _create(connection, path)
         self._thread = Thread(target=self._work, name="holdfast-ledger", daemon=True)
         self._thread.start()
@@ -235,6 +237,21 @@ def _engine(path: Path, busy_ns: int) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+@contextmanager
+def _opened_by_one(folder: Path) -> Iterator[None]:
+    """Lets one process after the other open its ledger: SQLite does not wait, whatever its busy_timeout, for a switch to WAL by another."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # SQLite says better what is wrong with the place
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _create(connection: Connection, path: Path) -> None:
