@@ -387,7 +387,7 @@ def test_an_unread_stream_pauses_its_application_and_resumes_when_read(running: 
             writer.write(GET % 1 + GET % 2)
             await reader.readuntil(b"\r\n\r\n")
             (connection,) = server._connections.open
-            assert 64 * 1024 < connection._transport.get_write_buffer_size() < 64 * 1024 + 40_000
+            assert 64 * 1024 < connection.transport.get_write_buffer_size() < 64 * 1024 + 40_000
             seen = b""
             while b"x-path: /2" not in seen:
                 seen = seen[-100:] + await asyncio.wait_for(reader.read(65_536), 5)
@@ -462,7 +462,7 @@ def test_small_packets_are_sent_at_once_and_a_given_socket_is_used(dial: Any) ->
             writer.write(GET % 0)
             await reader.readuntil(b"\r\n\r\n")
             (connection,) = server._connections.open
-            assert connection._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert connection.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         await server.close(SECOND)
 
     asyncio.run(main())

@@ -22,6 +22,7 @@ class Delivery:
         self._response = response
         self._format = endpoint.format
         self._refusals = endpoint.format or error_format(endpoint.family)
+        self.write = response.write  # the way of every streamed piece
         self.own: list[tuple[bytes, bytes]] = []
         self.started = False
 
@@ -30,10 +31,6 @@ class Delivery:
         self.started = True
         self._response.start(status, downstream_headers(headers, encoded=self._format is None) + self.own)
         self.write(data)
-
-    def write(self, data: bytes) -> None:
-        if data:
-            self._response.write(data)
 
     def end(self, held: bytes = b"") -> None:
         self.write(held)

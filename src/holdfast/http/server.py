@@ -115,7 +115,7 @@ class ServerProtocol(ReadingProtocol):
         self._options = options
         self._clock = clock
         self._connections = connections
-        self._transport: asyncio.Transport
+        self.transport: asyncio.Transport
         self._parser: RequestParser
         self._held = bytearray()
         self._answer: _Answer | None = None
@@ -126,13 +126,13 @@ class ServerProtocol(ReadingProtocol):
         self._unsent = _NEVER
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)
         connection: socket.socket | None = transport.get_extra_info("socket")
         if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):  # asyncio does so only where `proto` is set
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer = transport.get_extra_info("peername")
         self._parser = RequestParser(self._options, peer[0] if isinstance(peer, tuple) else "")
-        self._transport.set_write_buffer_limits(self._options.write_buffer_bytes)
+        self.transport.set_write_buffer_limits(self._options.write_buffer_bytes)
         self._connections.open.add(self)
         if self._connections.draining:
             self.cut()
@@ -151,7 +151,7 @@ class ServerProtocol(ReadingProtocol):
         if self._answer is not None or self._full:
             self._held += data
             if len(self._held) > _HELD_BYTES:
-                self._transport.pause_reading()
+                self.transport.pause_reading()
             return
         self._parser.feed(data)
         self._advance()
@@ -160,7 +160,7 @@ class ServerProtocol(ReadingProtocol):
         """The client sends nothing more: during an answer it has left, as far as anyone can tell; otherwise the transport sends what
         it still has and closes."""
         if self._answer is not None:
-            self._transport.abort()
+            self.transport.abort()
 
     def pause_writing(self) -> None:
         self._full = True
@@ -181,12 +181,12 @@ class ServerProtocol(ReadingProtocol):
             self._parser.reject(Rejected(408, f"the request's {part} took too long"))
             self._advance()
             return
-        unsent = self._transport.get_write_buffer_size()
+        unsent = self.transport.get_write_buffer_size()
         if 0 < unsent < self._unsent:
             self._unsent = unsent
             self.deadline_ns = self._clock.monotonic_ns() + self._options.keep_alive_ns
         elif unsent or self._closing:
-            self._transport.abort()
+            self.transport.abort()
         else:
             self._close()
 
@@ -195,7 +195,7 @@ class ServerProtocol(ReadingProtocol):
             self._close()
 
     def cut(self) -> None:
-        self._transport.abort()
+        self.transport.abort()
 
     @property
     def draining(self) -> bool:
@@ -205,13 +205,13 @@ class ServerProtocol(ReadingProtocol):
     def send(self, data: bytes, body: bytes = b"", end: bytes = b"") -> None:
         """Hand bytes to the transport in one piece while they are few, a larger body uncopied."""
         if not body:
-            self._transport.write(data)
+            self.transport.write(data)
         elif len(body) <= JOINED_BYTES:
-            self._transport.write(data + body + end)
+            self.transport.write(data + body + end)
         else:
-            self._transport.write(data)
-            self._transport.write(body)
-            self._transport.write(end)
+            self.transport.write(data)
+            self.transport.write(body)
+            self.transport.write(end)
 
     def finished(self, keep_alive: bool) -> None:
         """The answer in progress was handed to the transport to its end."""
@@ -226,9 +226,9 @@ class ServerProtocol(ReadingProtocol):
         the end of the connection is the end of the body, by a reset."""
         self._answer = None
         if reset:
-            connection: socket.socket = self._transport.get_extra_info("socket")
+            connection: socket.socket = self.transport.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            self._transport.abort()
+            self.transport.abort()
         else:
             self._close()
 
@@ -244,7 +244,7 @@ class ServerProtocol(ReadingProtocol):
                 data = bytes(self._held)
                 self._held.clear()
                 self._parser.feed(data)
-                self._transport.resume_reading()
+                self.transport.resume_reading()
             else:
                 break
         self._advancing = False
@@ -267,7 +267,7 @@ class ServerProtocol(ReadingProtocol):
         stage = self._parser.stage
         if stage is Stage.BODY and self._parser.expects_continue:
             self._parser.expects_continue = False
-            self._transport.write(_CONTINUE)
+            self.transport.write(_CONTINUE)
         if stage is not self._awaited:
             self._awaited = stage
             self._unsent = _NEVER
@@ -286,13 +286,13 @@ class ServerProtocol(ReadingProtocol):
         self.send(render(status_line(rejected.status), headers, _framing(len(body), close=True)), body)
         self._closing = True
         self.deadline_ns = self._clock.monotonic_ns() + _LINGER_NS
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def _close(self) -> None:
         self._closing = True
         self.deadline_ns = self._clock.monotonic_ns() + self._options.keep_alive_ns
-        self._transport.close()
+        self.transport.close()
 
 
 class _Answer:
@@ -348,7 +348,7 @@ class _Answer:
         if not self._chunked:
             connection.send(data)
         elif len(data) <= JOINED_BYTES:
-            connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+            connection.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         else:
             connection.send(b"%x\r\n" % len(data), data, b"\r\n")
 

@@ -205,8 +205,9 @@ class ChatStreamReader:
                 self._logprobs += _read_logprobs(choice.logprobs)
 
     def _read_delta(self, delta: _Delta, first: bool) -> None:
-        text = content_text(delta.content) if delta.content else ""
-        size = _size(text)
+        content = delta.content
+        text = content if type(content) is str else content_text(content)
+        size = len(text) if text.isascii() else _size(text)
         if first and text:
             self._text.append(text)
         refusal = delta.refusal

@@ -42,7 +42,9 @@ class Splitter:
     def plain(self, data: bytes) -> bytes | None:
         """The data of an event that begins and ends with `data` and is one line of data and nothing else, which is how models stream;
         None for all else, which is for `feed`."""
-        return None if self._held else _plain(data)
+        if not self._held and data.startswith(b"data: ") and data.endswith(b"\n\n"):
+            return data[6:-2] if data.find(b"\n") == len(data) - 2 and b"\r" not in data else None
+        return None
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes; the rest is held."""
@@ -83,16 +85,9 @@ def _event_ends(data: bytes) -> list[int]:
     return ends
 
 
-def _plain(raw: bytes) -> bytes | None:
-    if raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
-        return raw[6:-2]
-    return None
-
-
 def _parse(raw: bytes) -> Event:
-    plain = _plain(raw)
-    if plain is not None:
-        return Event(raw, b"", plain)
+    if raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
+        return Event(raw, b"", raw[6:-2])
     name = b""
     lines: list[bytes] = []
     for line in _LINE_END.split(raw.removeprefix(_BOM)):
