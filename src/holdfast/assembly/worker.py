@@ -59,7 +59,7 @@ async def _serve(order: WorkerOrder) -> None:
 
 
 def _runner() -> asyncio.Runner:
-    """On uvloop where it is installed (`holdfast[fast]`): no gain per call, a third less work per streamed piece."""
+    """On uvloop where it is installed (`holdfast[fast]`): a quarter less work per relayed call and per streamed piece (bench/http_roundtrip.py)."""
     with contextlib.suppress(ImportError):
         import uvloop
 
