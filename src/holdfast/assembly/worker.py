@@ -59,7 +59,7 @@ async def _serve(order: WorkerOrder) -> None:
 
 
 def _runner() -> asyncio.Runner:
-    """On uvloop where it is installed (`holdfast[fast]`): a quarter less work per relayed call and per streamed piece (bench/http_roundtrip.py)."""
+    """On uvloop where it is installed (`holdfast[fast]`): a quarter less work to relay a call or a streamed piece."""
     with contextlib.suppress(ImportError):
         import uvloop
 
