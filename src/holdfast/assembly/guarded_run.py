@@ -5,7 +5,6 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 
 from msgspec import structs
 
@@ -76,8 +75,7 @@ async def _run(request: RunRequest, config: Config, environment: Mapping[str, st
         duration_ns = clock.monotonic_ns() - began_ns
         await plane.server.close(_DRAIN_NS)  # what the agent left open is settled before it is summed up
         summary = _summary(tally, ended, request, agent, run, duration_ns)
-        with suppress(OSError):  # a log file on a full disk changes nothing about how the run ended
-            sys.stderr.write(render(summary, colour=sys.stderr.isatty() and not environment.get("NO_COLOR")))
+        _tell(render(summary, colour=sys.stderr.isatty() and not environment.get("NO_COLOR")))
         try:
             _record_end(plane, summary, clock)
         finally:
@@ -86,6 +84,15 @@ async def _run(request: RunRequest, config: Config, environment: Mapping[str, st
     finally:
         await plane.close(_DRAIN_NS)
     return summary.exit_code
+
+
+def _tell(text: str) -> None:
+    """To standard error; that it is a log file on a full disk changes nothing about how the run ended."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:  # what stays in the buffer would fail again at the interpreter's end, and become exit code 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _agent(request: RunRequest, config: Config, key: str) -> AgentOptions:
