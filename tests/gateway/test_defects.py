@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from holdfast.gateway import call
 from holdfast.gateway.call import GuardedCall
 from holdfast.gateway.recording import CallRecord
 from holdfast.testing.memory_gateway import MemoryGateway
@@ -23,9 +24,12 @@ def raise_defect(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(GuardedCall, "_send"), (GuardedCall, "_settle"), (CallRecord, "attempt"), (CallRecord, "decision")]
+    ("owner", "name"),
+    [(GuardedCall, "_send"), (GuardedCall, "_settle"), (call, "settlement"), (CallRecord, "attempt"), (CallRecord, "decision")],
 )
-def test_a_defect_becomes_a_500_and_counts_the_reservation(gateway: Build, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+def test_a_defect_becomes_a_500_and_counts_the_reservation(
+    gateway: Build, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
     plane = gateway(YAML)
     monkeypatch.setattr(owner, name, raise_defect)
     response = plane.call("POST", "/v1/chat/completions", BODY)
@@ -33,9 +37,18 @@ def test_a_defect_becomes_a_500_and_counts_the_reservation(gateway: Build, monke
         plane.upstream.latest.answer(b'{"choices":[{"message":{"role":"assistant","content":"yes"}}]}')
     assert response.status == 500
     assert b"defect" in response.body
+    assert sum(account.reserved for book in plane.limiter._books.values() for account in book.accounts.values()) == 0
     monkeypatch.undo()
     again = plane.call("POST", "/v1/chat/completions", BODY)
     assert not again.ended, "the next call goes its way"
+
+
+def test_a_defect_after_the_client_left_keeps_nothing_reserved(gateway: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = gateway(YAML)
+    monkeypatch.setattr(call, "settlement", raise_defect)
+    plane.call("POST", "/v1/chat/completions", BODY).leave()
+    assert plane.upstream.latest.cancelled
+    assert sum(account.reserved for book in plane.limiter._books.values() for account in book.accounts.values()) == 0
 
 
 def test_a_key_that_a_provider_repeats_reaches_neither_agent_nor_record(gateway: Build) -> None:

@@ -274,7 +274,7 @@ class GuardedCall:
             self._attempt.cancel()
             self._attempt = None
         if self._reservation is not None:
-            self._reservation.settle(self._reservation.usd)
+            self._reservation.settle(self._reservation.usd)  # does nothing where it was settled already
             self._reservation = None
         self._return_claim()
         with suppress(Exception):  # the record may be what broke
@@ -300,7 +300,6 @@ class GuardedCall:
         reservation, found = self._reservation, self._bounds
         assert reservation is not None
         assert found is not None
-        self._reservation = None
         if isinstance(result.error, ConnectFailed):
             reservation.cancel()
             return Cost(0, 0, "free", None)
@@ -452,7 +451,10 @@ class GuardedCall:
         if self._attempt is None:
             self._record.cancelled(self._served_by or "before any attempt")
         else:
-            self._cancel(self._attempt)
+            try:
+                self._cancel(self._attempt)
+            except Exception as defect:  # noqa: BLE001 - no caller of this callback could do better
+                self.attempt_broke(defect)
         self._return_claim()
         with suppress(StorageError):  # nobody is left to be told; the next call is
             self._record.flush()
