@@ -36,7 +36,7 @@ def measure(limiter: Limiter, charges: list[tuple[Limit, str]], ask: Ask) -> tup
         limiter.reserve(charges, ask, got.append)
         outcome = got.pop()
         assert isinstance(outcome, Reservation)
-        outcome.settle(900)
+        outcome.settle(900, 0)
     middle = perf_counter_ns()
     for _ in range(CALLS):
         empty_call(charges, ask, got.append)

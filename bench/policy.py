@@ -121,7 +121,7 @@ class Guard:
         now = self.clock.monotonic_ns()
         result = AttemptResult(status=200, whole=True, began_ns=now, ended_ns=now, received=len(ANSWER))
         cost = settlement(result, self.answer, found, reservation.usd)
-        reservation.settle(cost.charged)
+        reservation.settle(cost.charged, 0)
         return result, cost
 
     def judge(self, result: AttemptResult) -> None:

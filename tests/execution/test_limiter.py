@@ -149,7 +149,7 @@ def test_what_was_not_used_can_be_used_by_others() -> None:
     world = World()
     first = world.reserve([(USD, "a")], exactly(1_000))
     world.refuse([(USD, "a")], exactly(1))
-    assert first.settle(400) == 0
+    assert first.settle(400, 0) == 0
     world.reserve([(USD, "a")], exactly(600)).cancel()
     world.reserve([(USD, "a")], exactly(600))
     world.refuse([(USD, "a")], exactly(1))
@@ -159,7 +159,7 @@ def test_a_cancelled_call_does_not_count_and_a_settled_one_does() -> None:
     world = World()
     reservations = [world.reserve([(CALLS, "")]) for _ in range(10)]
     reservations[0].cancel()
-    reservations[1].settle(0)
+    reservations[1].settle(0, 0)
     world.reserve([(CALLS, "")])
     world.refuse([(CALLS, "")])
 
@@ -167,8 +167,8 @@ def test_a_cancelled_call_does_not_count_and_a_settled_one_does() -> None:
 def test_a_reservation_ends_once() -> None:
     world = World()
     first = world.reserve([(USD, "a")], exactly(500))
-    first.settle(500)
-    assert first.settle(0) == 0
+    first.settle(500, 0)
+    assert first.settle(0, 0) == 0
     first.cancel()
     world.reserve([(USD, "a")], exactly(500))
     world.refuse([(USD, "a")], exactly(1))
@@ -180,7 +180,7 @@ def test_a_settlement_above_its_reservation_counts_in_full(later_ns: int) -> Non
     limit = Limit(scope="agent", unit="usd", amount=1_000, per_ns=HOUR)
     first = world.reserve([(limit, "a")], exactly(100))
     world.clock.advance(later_ns)
-    assert first.settle(950) == 850
+    assert first.settle(950, 0) == 850
     assert world.limiter.overruns == 1
     world.refuse([(limit, "a")], exactly(51))
     world.reserve([(limit, "a")], exactly(50))
@@ -274,10 +274,10 @@ def test_money_that_comes_back_late_is_there_for_the_next_call(in_flight: bool) 
         world.limiter.reserve([(limit, "r")], exactly(500), heard.append)
         world.ledger.delay_ns = MILLISECOND
         world.clock.advance(0)
-        first.settle(0)
+        first.settle(0, 0)
     else:
         world.refuse([(limit, "r")], exactly(500))
-        first.settle(0)
+        first.settle(0, 0)
         world.limiter.reserve([(limit, "r")], exactly(500), heard.append)
     world.settle_down()
     assert served(heard) == 1
@@ -325,7 +325,7 @@ def test_calls_one_after_the_other_can_use_nearly_all_of_a_limit(amount: int, pe
         (outcome,) = world.ask([(limit, "r")], exactly(ask))
         if not isinstance(outcome, Reservation):
             break
-        outcome.settle(max(1, ask * used // 100))
+        outcome.settle(max(1, ask * used // 100), 0)
         spent += max(1, ask * used // 100)
         world.clock.advance(SECOND // 2)
     else:
@@ -354,7 +354,7 @@ def test_a_refused_call_fits_at_the_time_it_was_told(gaps: list[int], asks: list
 
 def test_a_refusal_carries_its_numbers() -> None:
     world = World()
-    world.reserve([(USD, "a")], exactly(300)).settle(250)
+    world.reserve([(USD, "a")], exactly(300)).settle(250, 0)
     world.reserve([(USD, "a")], exactly(600))
     reached = world.refuse([(USD, "a")], Ask(usd_least=200, usd_most=400))
     assert reached == LimitReached(limit=USD, value="a", spent=250, reserved=600, asked=200, resets_at_ns=None)
@@ -378,14 +378,14 @@ def test_a_mark_is_told_once_per_window_and_by_what_was_spent_not_by_what_is_res
     limit = Limit(scope="all", unit="usd", amount=1_000, per_ns=HOUR, marks=(500, 800))
     first = world.reserve([(limit, "")], exactly(900))
     assert world.marks == []
-    first.settle(499)
+    first.settle(499, 0)
     assert world.marks == []
-    world.reserve([(limit, "")], exactly(100)).settle(1)
+    world.reserve([(limit, "")], exactly(100)).settle(1, 0)
     assert world.marks == [("", 500, 500)]
-    world.reserve([(limit, "")], exactly(400)).settle(400)
+    world.reserve([(limit, "")], exactly(400)).settle(400, 0)
     assert world.marks == [("", 500, 500), ("", 800, 900)]
     world.clock.advance(2 * HOUR)
-    world.reserve([(limit, "")], exactly(600)).settle(600)
+    world.reserve([(limit, "")], exactly(600)).settle(600, 0)
     assert world.marks[2:] == [("", 500, 600)]
 
 
@@ -399,7 +399,7 @@ def test_what_other_processes_hold_ahead_of_need_reaches_no_mark() -> None:
 
 def test_slices_of_a_clean_end_go_back_and_what_is_reserved_stays_spent() -> None:
     world = World()
-    world.reserve([(USD, "a")], exactly(100)).settle(40)
+    world.reserve([(USD, "a")], exactly(100)).settle(40, 0)
     world.reserve([(USD, "a")], exactly(100))
     world.ledger.delay_ns = SECOND
     answers: list[object] = []
@@ -444,7 +444,7 @@ def test_accounts_at_rest_are_returned_and_forgotten() -> None:
     assert (served(heard), world.limiter.accounts) == (2_000, 4_000)
     for outcome in heard:
         assert isinstance(outcome, Reservation)
-        outcome.settle(3)
+        outcome.settle(3, 0)
     for _ in range(6 * 60):
         world.clock.advance(SECOND)
     assert world.limiter.accounts == 0
@@ -463,7 +463,7 @@ def test_a_hundred_thousand_users_leave_no_accounts_behind() -> None:
     assert (served(heard), world.limiter.accounts) == (100_000, 100_000)
     for outcome in heard:
         assert isinstance(outcome, Reservation)
-        outcome.settle(3)
+        outcome.settle(3, 0)
     for _ in range(10):
         world.clock.advance(SECOND)
     assert (world.limiter.accounts, world.clock.pending) == (0, 0)

@@ -106,7 +106,7 @@ class TwoProcesses(RuleBasedStateMachine):
         if held:
             reservation, seen = held.pop(at % len(held))
             seen.usd = reservation.usd * percent // 100
-            assert reservation.settle(seen.usd) == 0
+            assert reservation.settle(seen.usd, 0) == 0
 
     @rule(which=WHICH, at=st.integers(0, 50))
     def cancel(self, which: int, at: int) -> None:
@@ -115,7 +115,7 @@ class TwoProcesses(RuleBasedStateMachine):
             reservation, seen = held.pop(at % len(held))
             seen.usd = seen.calls = 0
             reservation.cancel()
-            reservation.settle(10)
+            reservation.settle(10, 0)
 
     @rule(slots=st.sampled_from([0, 0, 0, 1, 2, 58, 59, 60, 61, 120]), percent=st.sampled_from([0, 1, 50, 99]))
     def advance(self, slots: int, percent: int) -> None:

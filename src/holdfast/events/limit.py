@@ -18,7 +18,7 @@ class LimitRefusal(Struct, frozen=True, kw_only=True, tag="limit_refusal", tag_f
     interaction: str = ""
     limit: str  # e.g. "agent support: 500 USD per day"
     scope: str
-    unit: Literal["usd", "calls"]
+    unit: Literal["usd", "calls", "tokens"]
     amount: int
     spent: int
     reserved: int
@@ -32,7 +32,7 @@ class LimitMark(Struct, frozen=True, kw_only=True, tag="limit_mark", tag_field="
     timestamp: Instant
     limit: str
     scope: str
-    unit: Literal["usd", "calls"]
+    unit: Literal["usd", "calls", "tokens"]
     mark: int
     amount: int
     spent: int

@@ -71,13 +71,13 @@ class Limiter:
         ledger, in the order of asking for each account.
         """
         now = self._wall_ns()
-        usd, calls = ask.usd_most, ask.calls
+        amounts = (ask.usd_most, ask.calls, ask.tokens_most)
         parts: list[tuple[Account, int]] = []
         books = self._books
         try:
             for limit, value in charges:
                 account = books[limit].accounts[value]
-                if account.free < (usd if account.is_usd else calls) or not account.from_ns <= now < account.renew_ns or account.queue:
+                if account.free < amounts[account.unit] or not account.from_ns <= now < account.renew_ns or account.queue:
                     return self._reserve_slowly(charges, ask, done)
                 parts.append((account, account.last))
         except KeyError:
@@ -85,12 +85,12 @@ class Limiter:
         if self._shared or self._closed:
             return self._reserve_slowly(charges, ask, done)
         for account, _ in parts:
-            amount = usd if account.is_usd else calls
+            amount = amounts[account.unit]
             account.reserved += amount
             account.free = free = account.free - amount
             if free < account.low:
                 self._lease(account)
-        return done(Reservation(self, parts, usd, calls))
+        return done(Reservation(self, parts, amounts))
 
     def close(self, done: Callable[[StorageError | None], None]) -> None:
         """Return every slice and report durably, then call `done`; waiting calls hear LedgerUnavailable, later ones too.
@@ -132,7 +132,7 @@ class Limiter:
         accounts = dict.fromkeys(self._account(limit, value) for limit, value in charges)
         waiting = Waiting(ask, list(accounts), done)
         for account in accounts:
-            account.recent = account.most(waiting)
+            account.recent = waiting.amounts[account.unit]
         outcome = self._pursue(waiting)
         return None if outcome is None else done(outcome)
 
@@ -182,12 +182,12 @@ class Limiter:
         if not account.holds(now):
             self._drop(account)
             return False
-        amount = account.most(waiting)
+        amount = waiting.amounts[account.unit]
         if account.free < amount:
             nothing_left = account.left == 0 and (sure or account.is_sure(now, self._clock.monotonic_ns()))
             if not nothing_left or account.free < account.least(waiting.ask):
                 return False
-            amount = waiting.usd = account.free
+            amount = waiting.amounts[account.unit] = account.free
         account.free -= amount
         account.reserved += amount
         waiting.lacking.remove(account)
@@ -235,11 +235,11 @@ class Limiter:
             self._release(waiting)
             return self._pursue(waiting)
         waiting.over = True
-        usd = waiting.usd
+        usd, calls, tokens = waiting.amounts
         for account, slot, amount in waiting.parts:
-            if account.is_usd and amount > usd:
-                self._give_back(account, slot, amount - usd)
-        return Reservation(self, [(account, slot) for account, slot, _ in waiting.parts], usd, waiting.ask.calls)
+            if amount > waiting.amounts[account.unit]:
+                self._give_back(account, slot, amount - waiting.amounts[account.unit])
+        return Reservation(self, [(account, slot) for account, slot, _ in waiting.parts], (usd, calls, tokens))
 
     def _lease(self, account: Account) -> None:
         """Ask the ledger at the end of this tick, together with everybody else who asks in it."""
@@ -263,7 +263,7 @@ class Limiter:
         waiting = [each for each in account.queue if not each.over]
         if waiting and last != account.last:
             self._drop(account)
-        need = sum(account.most(each) for each in waiting)
+        need = sum(each.amounts[account.unit] for each in waiting)
         least = min((account.least(each.ask) for each in waiting), default=0)
         account.unseen = 0
         return LeaseRequest(

@@ -7,18 +7,34 @@ from typing import Protocol
 from msgspec import Struct
 
 from holdfast.policy.allowance import NO_MARK, SLOTS, Allowance, Window
-from holdfast.policy.limit import Limit, LimitReached
+from holdfast.policy.limit import Limit, LimitReached, Unit
 
 TOLD_MARKS = 10_000
 
 
 class Ask(Struct, frozen=True, kw_only=True):
     """What a call may use. calls: counted by `calls` limits. usd_least, usd_most: in nano-dollars, least <= most: any amount between
-    will do, the most that fits is reserved."""
+    will do, the most that fits is reserved; tokens likewise."""
 
     calls: int = 1
     usd_least: int
     usd_most: int
+    tokens_least: int = 0
+    tokens_most: int = 0
+
+    @property
+    def least(self) -> "Amounts":
+        return self.usd_least, self.calls, self.tokens_least
+
+    @property
+    def most(self) -> "Amounts":
+        return self.usd_most, self.calls, self.tokens_most
+
+
+Amounts = tuple[int, int, int]
+"""So much of each unit, in the order of `UNITS`."""
+
+UNITS: tuple[Unit, Unit, Unit] = ("usd", "calls", "tokens")
 
 
 class LedgerUnavailable(Struct, frozen=True):
@@ -40,35 +56,44 @@ class Settling(Protocol):
 class Reservation:
     """Amounts taken for one call from all its limits; end it exactly once, by `settle` or `cancel`. A second end does nothing.
 
-    usd: nano-dollars that the call may cost, between the ask's least and most.
+    amounts: what the call may use, between the ask's least and most.
     """
 
-    __slots__ = ("_limiter", "_open", "_parts", "calls", "usd")
+    __slots__ = ("_limiter", "_open", "_parts", "amounts")
 
-    def __init__(self, limiter: Settling, parts: "list[tuple[Account, int]]", usd: int, calls: int) -> None:
+    def __init__(self, limiter: Settling, parts: "list[tuple[Account, int]]", amounts: Amounts) -> None:
         self._limiter = limiter
         self._parts = parts
         self._open = True
-        self.usd = usd
-        self.calls = calls
+        self.amounts = amounts
 
-    def settle(self, usd: int) -> int:
-        """Count `usd` nano-dollars as spent and return the rest to the limits; the call itself stays counted.
+    @property
+    def usd(self) -> int:
+        """Nano-dollars that the call may cost."""
+        return self.amounts[0]
 
-        Returns by how much `usd` exceeds the reservation, normally 0: it is counted in full and in `Limiter.overruns`.
+    @property
+    def tokens(self) -> int:
+        """Tokens that the call may read and generate."""
+        return self.amounts[2]
+
+    def settle(self, usd: int, tokens: int) -> int:
+        """Count what was used and return the rest to the limits; the call itself stays counted.
+
+        Returns by how many nano-dollars `usd` exceeds the reservation, normally 0: it is counted in full and in `Limiter.overruns`.
         """
-        return self._end(usd, self.calls)
+        return self._end((usd, self.amounts[1], tokens))
 
     def cancel(self) -> None:
         """Return everything, the call included: nothing was sent."""
-        self._end(0, 0)
+        self._end((0, 0, 0))
 
-    def _end(self, usd: int, calls: int) -> int:
+    def _end(self, amounts: Amounts) -> int:
         if not self._open:
             return 0
         self._open = False
         for account, slot in self._parts:
-            taken, used = (self.usd, usd) if account.is_usd else (self.calls, calls)
+            taken, used = self.amounts[account.unit], amounts[account.unit]
             account.reserved -= taken
             if used <= taken and slot == account.last:
                 account.free += taken - used
@@ -76,10 +101,10 @@ class Reservation:
                 self._limiter.late_change(account, slot, used - taken)
             if account.known - account.free - account.reserved >= account.next_mark:
                 self._limiter.mark_reached(account)
-        if usd <= self.usd:
+        if amounts[0] <= self.amounts[0]:
             return 0
         self._limiter.overruns += 1
-        return usd - self.usd
+        return amounts[0] - self.amounts[0]
 
 
 Outcome = Reservation | LimitReached | LedgerUnavailable
@@ -126,14 +151,14 @@ class Book:
 class Account(Allowance):
     """An allowance with its name, its next mark and the calls that wait for the ledger."""
 
-    __slots__ = ("asking", "book", "idle_sweeps", "is_usd", "key", "next_mark", "queue", "recent", "swept_free", "value")
+    __slots__ = ("asking", "book", "idle_sweeps", "key", "next_mark", "queue", "recent", "swept_free", "unit", "value")
 
     def __init__(self, book: Book, value: str) -> None:
         super().__init__(book.window)
         self.book = book
         self.value = value
         self.key = book.limit.account(value)
-        self.is_usd = book.limit.unit == "usd"
+        self.unit = UNITS.index(book.limit.unit)
         self.next_mark = book.least_mark
         self.queue: deque[Waiting] = deque()
         self.asking = False
@@ -148,10 +173,7 @@ class Account(Allowance):
 
     def least(self, ask: Ask) -> int:
         """What the call cannot do without."""
-        return ask.usd_least if self.is_usd else ask.calls
-
-    def most(self, waiting: "Waiting") -> int:
-        return waiting.usd if self.is_usd else waiting.ask.calls
+        return ask.least[self.unit]
 
     def reached(self, asked: int) -> LimitReached:
         limit = self.book.limit
@@ -166,14 +188,14 @@ class Account(Allowance):
 
 
 class Waiting:
-    """A call that has taken `parts` (account, slot, amount) and lacks the rest. usd: what all limits so far allow."""
+    """A call that has taken `parts` (account, slot, amount) and lacks the rest. amounts: what all limits so far allow."""
 
-    __slots__ = ("ask", "done", "lacking", "latest_ns", "over", "parts", "usd")
+    __slots__ = ("amounts", "ask", "done", "lacking", "latest_ns", "over", "parts")
 
     def __init__(self, ask: Ask, lacking: list[Account], done: Callable[[Outcome], None]) -> None:
         self.ask = ask
         self.done = done
-        self.usd = ask.usd_most
+        self.amounts = [*ask.most]
         self.lacking = lacking
         self.parts: list[tuple[Account, int, int]] = []
         self.latest_ns = 0

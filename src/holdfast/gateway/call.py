@@ -274,7 +274,7 @@ class GuardedCall:
             self._attempt.cancel()
             self._attempt = None
         if self._reservation is not None:
-            self._reservation.settle(self._reservation.usd)  # does nothing where it was settled already
+            self._reservation.settle(self._reservation.usd, self._reservation.tokens)  # does nothing where it was settled already
             self._reservation = None
         self._return_claim()
         with suppress(Exception):  # the record may be what broke
@@ -304,7 +304,7 @@ class GuardedCall:
             reservation.cancel()
             return Cost(0, 0, "free", None)
         cost = settlement(result, answer, found, reservation.usd)
-        reservation.settle(cost.charged)
+        reservation.settle(cost.charged, 0)
         return cost
 
     def _succeed(self, result: AttemptResult, answer: Answer, cost: Cost) -> None:

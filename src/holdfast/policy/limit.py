@@ -8,7 +8,7 @@ from holdfast.clock import SECOND
 from holdfast.money import to_usd
 
 Scope = Literal["all", "agent", "release", "user", "run", "interaction", "model", "tool"]
-Unit = Literal["usd", "calls"]
+Unit = Literal["usd", "calls", "tokens"]
 
 WINDOWS = {"minute": 60 * SECOND, "hour": 3600 * SECOND, "day": 86_400 * SECOND, "month": 30 * 86_400 * SECOND}
 """Sliding windows by name, in nanoseconds; a month is 30 days."""
@@ -22,8 +22,9 @@ class Limit(Struct, frozen=True, kw_only=True):
     """Never more than `amount` in any window.
 
     scope: what is counted together. owner: the agent that declares the limit, "" for the whole installation: agent "support" with
-    {usd: 5, per: hour, scope: user} counts each user of that agent apart. unit: "usd" in nano-dollars or "calls" (attempts at a
-    provider). per_ns: length of the sliding window, None for in total. marks: amounts that raise one event per window when reached.
+    {usd: 5, per: hour, scope: user} counts each user of that agent apart. unit: "usd" in nano-dollars, "calls" (attempts at an API) or
+    "tokens" (read and generated). per_ns: length of the sliding window, None for in total. marks: amounts that raise one event per
+    window when reached.
     """
 
     scope: Scope
@@ -44,7 +45,7 @@ class Limit(Struct, frozen=True, kw_only=True):
 
     def describe(self, value: str) -> str:
         """For people: `agent support: 500.00 USD per day`."""
-        amount = f"{to_usd(self.amount)} USD" if self.unit == "usd" else f"{self.amount} calls"
+        amount = f"{to_usd(self.amount)} USD" if self.unit == "usd" else f"{self.amount} {self.unit}"
         window = next((name for name, length in WINDOWS.items() if length == self.per_ns), None)
         span = f"per {window}" if window else "in total" if self.per_ns is None else f"per {self.per_ns / SECOND:g} s"
         subject = "everything" if self.scope == "all" else f"{self.scope} {value}"
