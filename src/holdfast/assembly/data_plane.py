@@ -16,6 +16,7 @@ from holdfast.events import LimitMark
 from holdfast.execution.limiter import Limiter
 from holdfast.execution.recording import Recorder
 from holdfast.gateway.application import Gateway
+from holdfast.gateway.gate import Gate
 from holdfast.gateway.options import GatewayOptions
 from holdfast.gateway.parts import Parts
 from holdfast.gateway.routing import Routing
@@ -88,7 +89,7 @@ async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Liste
         options=options,
         clock=clock,
         upstream=client,
-        limiter=limiter,
+        gate=Gate(limiter, options.limits),
         recorder=recorder,
         conversations=Conversations(),
         routing=Routing(options.providers),

@@ -6,7 +6,19 @@ from msgspec import Struct
 
 from holdfast.events.instant import Instant
 
-ErrorType = Literal["parsing", "timeout", "auth", "rate_limit", "api_error", "connection", "refused", "tool_error", "cancelled", "internal"]
+ErrorType = Literal[
+    "parsing",
+    "timeout",
+    "auth",
+    "rate_limit",
+    "api_error",
+    "connection",
+    "refused",
+    "limits_unavailable",
+    "tool_error",
+    "cancelled",
+    "internal",
+]
 RecoveryAction = Literal["retried", "fell_back", "queued", "circuit_open", "refused", "rolled_back", "none"]
 Severity = Literal["critical", "warning", "info"]
 

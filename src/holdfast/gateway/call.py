@@ -11,12 +11,13 @@ from holdfast.clock import SECOND, Timer
 from holdfast.errors import ConnectFailed, ConnectionCut, GarbageReceived, MalformedAnswer, MalformedRequest, StorageError, TimedOut
 from holdfast.events.error import RecoveryAction
 from holdfast.execution.attempt import Attempt, AttemptOptions, AttemptResult
-from holdfast.execution.limiter import LedgerUnavailable, Reservation
+from holdfast.execution.limiter import Reservation
 from holdfast.execution.upstream import Headers, UpstreamRequest
 from holdfast.gateway import refusals
-from holdfast.gateway.admission import Bounds, Cost, bounds, charges, output_to_send, settlement
+from holdfast.gateway.admission import Bounds, Cost, output_to_send, settlement
 from holdfast.gateway.delivery import Delivery
 from holdfast.gateway.endpoints import Endpoint
+from holdfast.gateway.gate import Admitted, Denied, Entry
 from holdfast.gateway.headers import retry_after_ns, upstream_headers
 from holdfast.gateway.identity import Caller, user_id
 from holdfast.gateway.options import Passthrough, Reply
@@ -26,13 +27,10 @@ from holdfast.gateway.routing import Destination
 from holdfast.http.message import Request, Response
 from holdfast.money import to_usd
 from holdfast.policy.history import Claim
-from holdfast.policy.limit import LimitReached, Scope
 from holdfast.policy.retry import FALLBACK_STATUS, RETRYABLE_STATUS, backoff_ns
-from holdfast.pricing import Rates
 from holdfast.wire.call import Answer, Call, Refusal, Rewrite, StreamReader
 from holdfast.wire.canonical import turn
 
-_FREE = Rates(input=0, output=0)
 _UNREAD = Answer()
 _NOT_PARSED = Call(model="", generates=False)
 _log = logging.getLogger("holdfast.gateway")
@@ -134,63 +132,46 @@ class GuardedCall:
             began_wall_ns=self._began_wall_ns,
         )
         self._origin = origin
+        self._entry = Entry(
+            call=call,
+            agent=caller.agent,
+            origin=origin,
+            endpoint=self._endpoint,
+            price=self._price,
+            began_wall_ns=self._began_wall_ns,
+            total_at_ns=self._total_at_ns,
+        )
         self._record = CallRecord(parts.recorder, parts.clock, origin, subject)
 
     def _admit(self) -> None:
-        """Reserve the worst case of one attempt at the current target; `_reserved` goes on."""
+        """Ask for one attempt at the current target to be let through; `_admitted` goes on."""
         self._waiting = None
         destination = self._destinations[self._at]
         if isinstance(destination, Reply):
             self._reply(destination)
-            return
-        if destination.provider.key_error:
+        elif destination.provider.key_error:
             self._without_attempt(refusals.no_key(destination.provider.name, destination.provider.key_error))
-            return
-        drawn = charges(self._parts.options.limits + self._caller.agent.limits, self._values(destination))
-        found = bounds(self._call, destination.model, self._rates(destination), drawn, self._caller.agent.default_max_output)
-        if isinstance(found, Refusal):
-            self._without_attempt(found)
-            return
-        self._bounds = found
-        self._parts.limiter.reserve(drawn, found.ask, self._reserved)
+        else:
+            self._parts.gate.admit(self._entry, destination, self._admitted)
 
-    def _values(self, destination: Destination) -> dict[Scope, str]:
-        """What each scope counts this call under."""
-        origin = self._origin
-        agent = self._caller.agent.name  # the one whose limits these are, whatever name the request goes by
-        values: dict[Scope, str] = {"all": "", "agent": agent, "release": origin.release, "user": origin.user}
-        if origin.run:
-            values["run"] = origin.run
-        if origin.interaction:
-            values["interaction"] = origin.interaction
-        if destination.model:
-            values["model"] = destination.model
-        return values
-
-    def _rates(self, destination: Destination) -> Rates | None:
-        if self._endpoint.free:
-            return _FREE
-        if self._format is None:
-            return None if self._price is None else Rates(input=0, output=0, per_call=self._price)
-        return destination.provider.prices.rates(destination.model, self._began_wall_ns, self._call.tier)
-
-    def _reserved(self, outcome: Reservation | LimitReached | LedgerUnavailable) -> None:
+    def _admitted(self, outcome: Admitted | Denied) -> None:
         try:
             self._go_on(outcome)
         except Exception as defect:  # noqa: BLE001 - no caller of this callback could do better
             self.attempt_broke(defect)
 
-    def _go_on(self, outcome: Reservation | LimitReached | LedgerUnavailable) -> None:
+    def _go_on(self, outcome: Admitted | Denied) -> None:
         if self._over:
-            if isinstance(outcome, Reservation):
-                outcome.cancel()
-        elif isinstance(outcome, LimitReached):
-            self._limit_reached(outcome)
-        elif isinstance(outcome, LedgerUnavailable):
-            self._without_attempt(refusals.ledger_unavailable(outcome.reason))
+            if isinstance(outcome, Admitted):
+                outcome.reservation.cancel()
+        elif isinstance(outcome, Denied):
+            self._denied(outcome)
         else:
-            self._reservation = outcome
-            self._send(outcome)
+            if outcome.unchecked:
+                self._record.unchecked(outcome.unchecked)
+            self._reservation = outcome.reservation
+            self._bounds = outcome.bounds
+            self._send(outcome.reservation)
 
     def _send(self, reservation: Reservation) -> None:
         destination, found, request, timeouts = self._destinations[self._at], self._bounds, self._request, self._caller.agent.timeouts
@@ -385,13 +366,18 @@ class GuardedCall:
         else:
             self._refuse(refusal)
 
-    def _limit_reached(self, reached: LimitReached) -> None:
-        self._record.limit_refusal(reached)
+    def _denied(self, denied: Denied) -> None:
+        if denied.elsewhere:
+            self._without_attempt(denied.refusal)
+            return
+        if denied.reached is not None:
+            self._record.limit_refusal(denied.reached)
         if self._last_failure is not None:
             self._give_up(self._last_failure)
         else:
-            self._refuse(refusals.limit_reached(reached))
-        self._parts.limit_refused(reached)
+            self._refuse(denied.refusal)
+        if denied.reached is not None:
+            self._parts.limit_refused(denied.reached)
 
     def _give_up(self, result: AttemptResult) -> None:
         if self._flush():

@@ -6,9 +6,9 @@ from msgspec import Struct
 
 from holdfast.clock import Clock
 from holdfast.events.ids import uuid7
-from holdfast.execution.limiter import Limiter
 from holdfast.execution.recording import Recorder
 from holdfast.execution.upstream import Upstream
+from holdfast.gateway.gate import Gate
 from holdfast.gateway.options import GatewayOptions
 from holdfast.gateway.routing import Routing
 from holdfast.policy.history import Conversations
@@ -22,7 +22,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     options: GatewayOptions
     clock: Clock
     upstream: Upstream
-    limiter: Limiter
+    gate: Gate
     recorder: Recorder
     conversations: Conversations
     routing: Routing

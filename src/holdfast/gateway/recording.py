@@ -125,6 +125,10 @@ class CallRecord:
         trace = "".join(traceback.format_exception(error))
         self._error("internal", f"defect: {type(error).__name__}", severity="critical", detail=trace)
 
+    def unchecked(self, reason: str) -> None:
+        """The call goes on although no limit could be checked for it."""
+        self._error("limits_unavailable", f"not checked against any limit: {reason}", severity="critical")
+
     def refusal(self, refusal: Refusal) -> None:
         """The call was denied before it cost anything."""
         kind: ErrorType = "parsing" if refusal.kind == "invalid_request" else "refused"

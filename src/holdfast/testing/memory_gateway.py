@@ -5,6 +5,7 @@ from random import Random
 
 from holdfast.execution.limiter import Limiter
 from holdfast.gateway.application import Gateway
+from holdfast.gateway.gate import Gate
 from holdfast.gateway.options import GatewayOptions
 from holdfast.gateway.parts import Parts
 from holdfast.gateway.routing import Routing
@@ -38,7 +39,7 @@ class MemoryGateway:
                 options=options,
                 clock=self.clock,
                 upstream=self.upstream,
-                limiter=self.limiter,
+                gate=Gate(self.limiter, options.limits),
                 recorder=self.recorder,
                 conversations=Conversations(),
                 routing=Routing(options.providers),
