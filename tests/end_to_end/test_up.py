@@ -1,6 +1,5 @@
 """`holdfast up` from its one line to its end: addresses, health, workers that are replaced and that never outlive it."""
 
-import http.client
 import itertools
 import json
 import os
@@ -86,12 +85,12 @@ def test_the_record_is_read_while_it_runs(shared_site, up) -> None:
 
 
 def test_conversations_over_two_workers_are_one_interaction_each(shared_site, up, ask) -> None:
-    """By name whichever worker a request comes to, by message history on a connection that is kept, as SDKs keep theirs."""
+    """By name or by message history, whichever worker a request comes to."""
     names = ["red", "green", "blue"]
     for turn, name in itertools.product(range(4), names):
         body = {"model": "sim-ok", "messages": [{"role": "user", "content": f"{name} {turn}"}]}
         assert ask(up.gateway, "POST", "/v1/chat/completions", body, "", {"x-holdfast-interaction": name}).status == 200
-    by_history = [converse(up.gateway.removeprefix("http://"), turns=3) for _ in range(4)]
+    by_history = [converse(up, turns=3) for _ in range(4)]
     listed = shared_site.command("interactions", "list", "--json").events()
     counted = {each["interaction"]: each["decisions"] for each in listed}
     assert [counted[name] for name in names] == [4, 4, 4]
@@ -100,18 +99,15 @@ def test_conversations_over_two_workers_are_one_interaction_each(shared_site, up
     assert shared_site.command("interactions", "show", "green").out.startswith("interaction green\n")
 
 
-def converse(address: str, turns: int) -> list[str]:
-    """The interaction that each turn of a conversation belonged to."""
-    connection = http.client.HTTPConnection(address)
+def converse(up, turns: int) -> list[str]:
+    """The interaction that each turn of a conversation belonged to, each on a connection of its own."""
     messages: list[dict[str, str]] = []
     interactions = []
     for turn in range(turns):
         messages.append({"role": "user", "content": f"And then? {turn}"})
-        connection.request("POST", "/v1/chat/completions", json.dumps({"model": "sim-ok", "messages": messages}))
-        answer = connection.getresponse()
+        answer = up.ask({"model": "sim-ok", "messages": messages})
         interactions.append(answer.headers["x-holdfast-interaction"])
-        messages.append(json.load(answer)["choices"][0]["message"])
-    connection.close()
+        messages.append(answer.json()["choices"][0]["message"])
     return interactions
 
 

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from holdfast.gateway.identity import Caller, Identities
-from holdfast.gateway.options import AgentOptions
+from holdfast.gateway.options import AgentOptions, GatewayOptions
+from holdfast.policy.history import Places
 from holdfast.testing.memory_gateway import MemoryGateway
 
 Build = Callable[[str], MemoryGateway]
@@ -18,6 +19,17 @@ OPEN = AgentOptions(name="default")
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SAY: Any = [{"role": "user", "content": "hello"}]
 CHAT: Any = {"model": "m", "messages": SAY}
+
+
+@pytest.fixture
+def gateway(options_of: Callable[[str], GatewayOptions], places_of_workers: Callable[..., list[Places]]) -> Build:
+    return lambda yaml: MemoryGateway(options_of(yaml), places=places_of_workers()[0])
+
+
+@pytest.fixture
+def workers(options_of: Callable[[str], GatewayOptions], places_of_workers: Callable[..., list[Places]]) -> list[MemoryGateway]:
+    """Two of one `holdfast up`."""
+    return [MemoryGateway(options_of(""), places=places, seed=seed) for seed, places in enumerate(places_of_workers(2))]
 
 
 def caller(agents: tuple[AgentOptions, ...], headers: dict[str, str], peer: str = "127.0.0.1") -> Caller | None:
@@ -186,6 +198,27 @@ def test_a_history_that_the_provider_keeps_is_one_interaction_even_when_its_begi
         world.upstream.latest.answer(response_body(f"r{number}"))
     one, other, again = (decision.interaction for decision in world.recorder.decisions)
     assert one == again != other
+
+
+def test_a_conversation_that_wanders_between_workers_is_one_interaction(workers: list[MemoryGateway]) -> None:
+    history: Any = list(SAY)
+    for turn in range(4):
+        world = workers[turn % 2]
+        world.call("POST", "/v1/chat/completions", {"model": "m", "messages": history})
+        world.upstream.latest.answer(b'{"choices":[{"message":{"role":"assistant","content":"hi"}}]}')
+        history += [{"role": "assistant", "content": "hi"}, {"role": "user", "content": f"more {turn}"}]
+    first, second = (world.recorder.decisions for world in workers)
+    assert len({decision.interaction for decision in first + second}) == 1
+    assert len({decision.decision_id for decision in first + second}) == 4
+
+
+def test_a_response_id_that_another_worker_saw_leads_back_to_its_interaction(workers: list[MemoryGateway]) -> None:
+    for world, identifier, more in zip(workers, ("r1", "r2"), ({}, {"previous_response_id": "r1"}), strict=True):
+        world.call("POST", "/v1/responses", {"model": "m", "input": identifier, **more})
+        world.upstream.latest.answer(response_body(identifier))
+    (first,), (second,) = (world.recorder.decisions for world in workers)
+    assert first.interaction == second.interaction
+    assert first.decision_id != second.decision_id
 
 
 def test_the_same_words_from_different_agents_and_users_are_different_interactions(gateway: Build) -> None:

@@ -23,7 +23,7 @@ from holdfast.gateway.routing import Routing
 from holdfast.http.client import Client, ClientOptions
 from holdfast.http.server import Server, ServerOptions, serve
 from holdfast.ledger.sqlite import SqliteLedger
-from holdfast.policy.history import Conversations
+from holdfast.policy.history import Conversations, Places
 from holdfast.policy.limit import Limit, LimitReached
 from holdfast.store.journal import Journal
 from holdfast.system_clock import SystemClock
@@ -42,10 +42,12 @@ class Listen(Struct, frozen=True, kw_only=True):
 
 
 class Hooks(Struct, frozen=True, kw_only=True):
-    """What a caller wants to hear of. limit_refused: every refusal by a limit. recorder: wraps the journal that events go to."""
+    """What a caller wants to hear of. limit_refused: every refusal by a limit. recorder: wraps the journal that events go to. places: where
+    conversations stand, when other processes continue them too."""
 
     limit_refused: Callable[[LimitReached], None] = lambda reached: None
     recorder: Callable[[Recorder], Recorder] = lambda journal: journal
+    places: Places | None = None
 
 
 class DataPlane(Struct, frozen=True, kw_only=True):
@@ -91,7 +93,7 @@ async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Liste
         upstream=client,
         gate=Gate(limiter, options.limits),
         recorder=recorder,
-        conversations=Conversations(),
+        conversations=Conversations(hooks.places),
         routing=Routing(options.providers),
         uniform=source.random,
         bits=source.getrandbits,

@@ -7,10 +7,12 @@ READY = b"ready\n"
 
 
 class WorkerOrder(Struct, frozen=True, kw_only=True):
-    """What a worker is told. listener: number of an inherited listening socket, None to bind host and port beside the other workers."""
+    """What a worker is told. listener: number of an inherited listening socket, None to bind host and port beside the other workers.
+    shared: other workers continue the same conversations."""
 
     config: str | None
     data_dir: str
     host: str
     port: int
     listener: int | None = None
+    shared: bool = False

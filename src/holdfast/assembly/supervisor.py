@@ -71,6 +71,7 @@ class _Supervisor:
             host=host,
             port=port,
             listener=None if _shares_ports() else holding.fileno(),
+            shared=request.workers > 1,
         )
         try:
             control = await serve(self._control, *request.control, ServerOptions(), SystemClock())

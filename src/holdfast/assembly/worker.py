@@ -14,11 +14,12 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast.assembly.data_plane import Listen, open_data_plane
+from holdfast.assembly.data_plane import Hooks, Listen, open_data_plane
 from holdfast.assembly.order import READY, WorkerOrder
 from holdfast.config import load
 from holdfast.errors import HoldfastError
 from holdfast.runner.shield import shield_process
+from holdfast.shared.conversations import SharedPlaces
 
 _YOUNG_OBJECTS = 50_000
 """Allocations between looks for cyclic garbage; calls make none that live long, so looking every 700 would be work for nothing."""
@@ -43,7 +44,9 @@ async def _serve(order: WorkerOrder) -> None:
     shield_process()
     sock = None if order.listener is None else socket.socket(fileno=order.listener)
     listen = Listen(host=order.host, port=order.port, reuse_port=sock is None, sock=sock)
-    plane = await open_data_plane(config.gateway, Path(order.data_dir), listen)
+    data_dir = Path(order.data_dir)
+    places = SharedPlaces(data_dir / "conversations") if order.shared else None
+    plane = await open_data_plane(config.gateway, data_dir, listen, Hooks(places=places))
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 20, 20)

@@ -7,8 +7,10 @@ same state (equal beginnings, equal answers); each is continued once, the younge
 Leading system prompts do not decide: agents put the time of day there. They only break ties.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
+from typing import Protocol
 
 from msgspec import Struct, structs
 
@@ -17,7 +19,7 @@ from holdfast.wire.call import Turn
 
 class Place(Struct, frozen=True):
     """A state of a conversation. decision: the last one made there, "" before the first. turns, ignored: messages of the request it
-    answered, and how many of them have no digest. lead: digest of the leading system prompts."""
+    answered, and how many of them have no digest. lead: digest of the leading system prompts, 16 bytes, none without any."""
 
     interaction: str
     decision: str
@@ -48,34 +50,101 @@ class Claim(Struct, frozen=True, kw_only=True):
     taken_from: bytes
 
 
-class _Known(Struct):
+class Places(Protocol):
+    """Where conversations stand, told by the hash of what was said (16 bytes); shared by all who continue the same conversations.
+
+    Bounded: the oldest is forgotten first. `OwnPlaces` here, `shared.conversations.SharedPlaces` for several processes.
+    """
+
+    salt: bytes
+    """What makes the hashes here unlike those elsewhere, so that nobody can choose messages whose hashes crowd together; at most 64 bytes."""
+
+    def take(self, states: Sequence[bytes], lead: bytes) -> tuple[int, Place] | None:
+        """Take the place in the last of `states` in which there is one; its index there and the place.
+
+        Each place is taken once: the youngest with this `lead` first, else the youngest. Where all of a state are taken, the one taken
+        last is found again: whoever extends it too is a branch of the same conversation.
+        """
+
+    def put(self, state: bytes, place: Place) -> None:
+        """A conversation now stands here, or again."""
+
+    def response(self, key: bytes) -> Remembered | None: ...
+
+    def remember(self, key: bytes, interaction: str, tokens: int) -> None:
+        """Keeps the larger number of tokens."""
+
+
+class _State(Struct):
     free: list[Place]  # conversations in this state that nobody has continued yet
-    last: Place | None = None  # the one continued last: a second request that extends it is a branch of the same conversation
+    last: Place | None = None  # the one continued last
+
+
+class OwnPlaces:
+    """The memory of one process: at most `capacity` places and as many states, the state longest untouched forgotten first, and in one
+    state at most `per_state`."""
+
+    def __init__(self, capacity: int = 20_000, per_state: int = 1_000) -> None:
+        self.salt = b""  # a dict has its own
+        self._capacity = capacity
+        self._per_state = min(per_state, capacity)
+        self._states: OrderedDict[bytes, _State] = OrderedDict()
+        self._free = 0
+        self._responses: OrderedDict[bytes, Remembered] = OrderedDict()
+
+    def take(self, states: Sequence[bytes], lead: bytes) -> tuple[int, Place] | None:
+        known = self._states
+        for index in range(len(states) - 1, -1, -1):
+            found = known.get(states[index])
+            if found is not None and (place := self._take(found, lead)) is not None:
+                return index, place
+        return None
+
+    def _take(self, state: _State, lead: bytes) -> Place | None:
+        free = state.free
+        if free:
+            same_lead = (at for at in range(len(free) - 1, -1, -1) if free[at].lead == lead)
+            state.last = free.pop(next(same_lead, -1))
+            self._free -= 1
+        return state.last
+
+    def put(self, state: bytes, place: Place) -> None:
+        known = self._states.pop(state, None) or _State([])
+        known.free.append(place)
+        self._free += 1
+        if len(known.free) > self._per_state:
+            del known.free[0]
+            self._free -= 1
+        self._states[state] = known
+        while self._free > self._capacity or len(self._states) > self._capacity:
+            self._free -= len(self._states.popitem(last=False)[1].free)
+
+    def response(self, key: bytes) -> Remembered | None:
+        return self._responses.get(key)
+
+    def remember(self, key: bytes, interaction: str, tokens: int) -> None:
+        known = self._responses.pop(key, None)
+        self._responses[key] = Remembered(interaction, tokens if known is None else max(tokens, known.tokens))
+        if len(self._responses) > self._capacity:
+            self._responses.popitem(last=False)
 
 
 class Conversations:
-    """Bounded memory of the states that conversations were left in: at most `capacity`, the longest untouched forgotten first."""
+    """Puts requests into their conversations. places: what is known of them so far."""
 
-    def __init__(self, capacity: int = 20_000, per_state: int = 1_000) -> None:
-        self._capacity = capacity
-        self._per_state = per_state
-        self._known: dict[bytes, _Known] = {}
-        self._responses: dict[bytes, Remembered] = {}
+    def __init__(self, places: Places | None = None) -> None:
+        self._places = OwnPlaces() if places is None else places
 
     def of_response(self, agent: str, response_id: str) -> Remembered | None:
         """What the provider's answer `response_id` to `agent` belonged to, None when it is not known (any more)."""
-        return self._responses.get(_response_key(agent, response_id))
+        return self._places.response(self._response_key(agent, response_id))
 
     def remember_response(self, agent: str, response_id: str, interaction: str, tokens: int = 0) -> None:
         """A later request may name this answer instead of resending the history (`previous_response_id`).
 
         tokens: see `Remembered`. Of one answer, or of one history that the provider keeps, the most that was ever reported is kept.
         """
-        key = _response_key(agent, response_id)
-        known = self._responses.pop(key, None)
-        self._responses[key] = Remembered(interaction, tokens if known is None else max(tokens, known.tokens))
-        if len(self._responses) > self._capacity:
-            del self._responses[next(iter(self._responses))]
+        self._places.remember(self._response_key(agent, response_id), interaction, tokens)
 
     def claim(self, scope: str, turns: Sequence[Turn], new_interaction: str, *, fixed: bool = False) -> Claim:
         """Find the conversation that a request continues.
@@ -84,58 +153,36 @@ class Conversations:
         given from outside; only states of that very interaction count then.
         """
         lead, body = _split(turns)
-        states = _states(f"{scope}|{new_interaction}" if fixed else scope, body)
-        for index in range(len(states) - 1, 0, -1):
-            known = self._known.get(states[index])
-            if known is not None and (place := _take(known, lead)) is not None:
-                here = Place(place.interaction, "", len(turns), _ignored(turns), lead)
-                inherited = place.turns if place.lead == lead and _ignored(turns[: place.turns]) == place.ignored else 0
-                return Claim(
-                    interaction=place.interaction,
-                    continues=place,
-                    inherited=inherited,
-                    state=states[-1],
-                    here=here,
-                    taken_from=states[index],
-                )
-        here = Place(new_interaction, "", len(turns), _ignored(turns), lead)
-        return Claim(interaction=new_interaction, continues=None, inherited=0, state=states[-1], here=here, taken_from=b"")
+        states = _states(_hash(f"{scope}|{new_interaction}" if fixed else scope, self._places.salt), body)
+        found = self._places.take(states[1:], lead)
+        if found is None:
+            here = Place(new_interaction, "", len(turns), _ignored(turns), lead)
+            return Claim(interaction=new_interaction, continues=None, inherited=0, state=states[-1], here=here, taken_from=b"")
+        index, place = found
+        here = Place(place.interaction, "", len(turns), _ignored(turns), lead)
+        inherited = place.turns if place.lead == lead and _ignored(turns[: place.turns]) == place.ignored else 0
+        taken_from = states[index + 1]
+        return Claim(
+            interaction=place.interaction, continues=place, inherited=inherited, state=states[-1], here=here, taken_from=taken_from
+        )
 
     def answered(self, claim: Claim, answer: Sequence[Turn], decision: str) -> None:
         """The request of `claim` was answered: its conversation now waits for a request that begins with both."""
         state = claim.state
         for turn in answer:
             state = _extend(state, turn)
-        self._remember(state, structs.replace(claim.here, decision=decision))
+        self._places.put(state, structs.replace(claim.here, decision=decision))
 
     def failed(self, claim: Claim) -> None:
         """The request of `claim` got no answer: the conversation is back where it was, and the same request again continues it."""
         if claim.continues is not None:
-            self._remember(claim.taken_from, claim.continues)
+            self._places.put(claim.taken_from, claim.continues)
         else:
-            self._remember(claim.state, structs.replace(claim.here, turns=0, ignored=0))
+            self._places.put(claim.state, structs.replace(claim.here, turns=0, ignored=0))
 
-    def _remember(self, state: bytes, place: Place) -> None:
-        known = self._known.pop(state, None) or _Known([])
-        known.free.append(place)
-        if len(known.free) > self._per_state:
-            del known.free[0]
-        self._known[state] = known
-        if len(self._known) > self._capacity:
-            del self._known[next(iter(self._known))]
-
-
-def _response_key(agent: str, response_id: str) -> bytes:
-    """Of one size, because ids are the agents' to make up, and each agent's own."""
-    return blake2b(f"{len(agent)}:{agent}{response_id}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _take(known: _Known, lead: bytes) -> Place | None:
-    """The youngest place with the same system prompts, else the youngest, else the branch point."""
-    if known.free:
-        same_lead = (at for at in range(len(known.free) - 1, -1, -1) if known.free[at].lead == lead)
-        known.last = known.free.pop(next(same_lead, -1))
-    return known.last
+    def _response_key(self, agent: str, response_id: str) -> bytes:
+        """Of one size, because ids are the agents' to make up, and each agent's own."""
+        return _hash(f"{len(agent)}:{agent}{response_id}", self._places.salt)
 
 
 def _ignored(turns: Sequence[Turn]) -> int:
@@ -146,12 +193,16 @@ def _split(turns: Sequence[Turn]) -> tuple[bytes, Sequence[Turn]]:
     count = 0
     while count < len(turns) and turns[count].role in ("system", "developer"):
         count += 1
-    return b"".join([turn.digest for turn in turns[:count]]), turns[count:]
+    lead = b"".join([turn.digest for turn in turns[:count]])
+    return lead if len(lead) <= 16 else blake2b(lead, digest_size=16).digest(), turns[count:]
 
 
-def _states(scope: str, turns: Sequence[Turn]) -> list[bytes]:
+def _hash(text: str, salt: bytes) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=salt).digest()
+
+
+def _states(state: bytes, turns: Sequence[Turn]) -> list[bytes]:
     """The state before each turn, and after the last."""
-    state = blake2b(scope.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     states = [state]
     for turn in turns:
         state = _extend(state, turn)

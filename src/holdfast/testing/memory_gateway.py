@@ -10,7 +10,7 @@ from holdfast.gateway.options import GatewayOptions
 from holdfast.gateway.parts import Parts
 from holdfast.gateway.routing import Routing
 from holdfast.http.message import Request
-from holdfast.policy.history import Conversations
+from holdfast.policy.history import Conversations, Places
 from holdfast.policy.limit import LimitReached
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.exchange import MemoryResponse, request
@@ -24,17 +24,18 @@ _NO_HEADERS: Mapping[str, str] = {}
 class MemoryGateway:
     """The real gateway over doubles of everything around it.
 
-    jitter: what stands in for a random number in [0, 1) wherever waits are spread. refused: the refusals by limits that were reported.
+    jitter: what stands in for a random number in [0, 1) wherever waits are spread. places: where conversations stand; gateways that
+    share them, each with a `seed` of its own, are like workers of one `holdfast up`. refused: the refusals by limits that were reported.
     """
 
-    def __init__(self, options: GatewayOptions, *, jitter: float = 0.5) -> None:
+    def __init__(self, options: GatewayOptions, *, jitter: float = 0.5, places: Places | None = None, seed: int = 0) -> None:
         self.clock = FakeClock()
         self.upstream = MemoryUpstream()
         self.recorder = MemoryRecorder()
         self.ledger = MemoryLedger(self.clock)
         self.limiter = Limiter(self.ledger, self.clock)
         self.refused: list[LimitReached] = []
-        self.conversations = Conversations()
+        self.conversations = Conversations(places)
         self.application = Gateway(
             Parts(
                 options=options,
@@ -45,7 +46,7 @@ class MemoryGateway:
                 conversations=self.conversations,
                 routing=Routing(options.providers),
                 uniform=lambda: jitter,
-                bits=Random(0).getrandbits,  # noqa: S311 - numbers events, the same in every run
+                bits=Random(seed).getrandbits,  # noqa: S311 - numbers events, the same in every run
                 limit_refused=self.refused.append,
             )
         )
