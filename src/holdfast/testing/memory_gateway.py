@@ -34,6 +34,7 @@ class MemoryGateway:
         self.ledger = MemoryLedger(self.clock)
         self.limiter = Limiter(self.ledger, self.clock, MemorySlate())
         self.refused: list[LimitReached] = []
+        self.conversations = Conversations()
         self.application = Gateway(
             Parts(
                 options=options,
@@ -41,7 +42,7 @@ class MemoryGateway:
                 upstream=self.upstream,
                 gate=Gate(self.limiter, options.limits),
                 recorder=self.recorder,
-                conversations=Conversations(),
+                conversations=self.conversations,
                 routing=Routing(options.providers),
                 uniform=lambda: jitter,
                 bits=Random(0).getrandbits,  # noqa: S311 - numbers events, the same in every run
