@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_whatever_is_overwritten_each_place_is_taken_once_until_it_is_a_branch(
             assert not [at for state, at in put[-capacity:] if state in key and at.interaction in free]
 
 
-class _Killed(Exception):
+class _ProcessDiedError(Exception):
     pass
 
 
@@ -113,7 +114,7 @@ class _Words:
 
     def __setitem__(self, at: int, value: int) -> None:
         if not self._left:
-            raise _Killed
+            raise _ProcessDiedError
         self._left -= 1
         self._words[at] = value
 
@@ -131,27 +132,23 @@ def test_a_process_that_dies_at_any_store_leaves_a_table_that_works(
         table = Table(memoryview(memory), capacity)
         if dies_at is not None:
             table._words = _Words(memoryview(memory).cast("Q"), dies_at)  # type: ignore[assignment]
-        try:
+        with suppress(_ProcessDiedError):
             if kind == "put":
-                payload = (tag or bytes(16)) + number.to_bytes(176, "big")
-                put.append((key, payload))
-                table.put(key, payload)
+                put.append((key, payload(number, tag)))
+                table.put(*put[-1])
             else:
-                for one in key:
-                    table.take(one, tag or bytes(16))
-        except _Killed:
-            pass
-        for one in KEYS:
-            newest = sound.newest(one)
-            assert newest is None or (one, newest) in put
-    for one in KEYS:  # and nobody goes round in circles
-        for _ in range(capacity + 1):
-            sound.take(one, bytes(16))
+                table.take(key[0], tag or bytes(16))
+        assert all(newest is None or (key, newest) in put for key in KEYS for newest in [sound.newest(key)])
+    for _ in range(capacity + 1):  # nobody goes round in circles
+        for key in KEYS:
+            sound.take(key, bytes(16))
     for number in range(capacity):
-        sound.put(KEYS[0], bytes(16) + number.to_bytes(176, "big"))
-    assert [sound.take(KEYS[0], bytes(16)) for _ in range(capacity)] == [
-        bytes(16) + number.to_bytes(176, "big") for number in reversed(range(capacity))
-    ]
+        sound.put(KEYS[0], payload(number))
+    assert [sound.take(KEYS[0], bytes(16)) for _ in range(capacity)] == [payload(number) for number in reversed(range(capacity))]
+
+
+def payload(number: int, tag: bytes = b"") -> bytes:
+    return tag.ljust(16, b"\0") + number.to_bytes(176, "big")
 
 
 class _Read(_Words):

@@ -46,7 +46,7 @@ async def _serve(order: WorkerOrder) -> None:
     listen = Listen(host=order.host, port=order.port, reuse_port=sock is None, sock=sock)
     data_dir = Path(order.data_dir)
     places = SharedPlaces(data_dir / "conversations") if order.shared else None
-    plane = await open_data_plane(config.gateway, data_dir, listen, Hooks(places=places))
+    plane = await open_data_plane(config.gateway, data_dir, listen, Hooks(places=places), ledger=config.ledger)
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 20, 20)

@@ -57,7 +57,7 @@ class Places(Protocol):
     """
 
     salt: bytes
-    """What makes the hashes here unlike those elsewhere, so that nobody can choose messages whose hashes crowd together; at most 64 bytes."""
+    """At most 64 bytes that make the hashes here unlike those elsewhere, so that nobody can choose messages whose hashes crowd together."""
 
     def take(self, states: Sequence[bytes], lead: bytes) -> tuple[int, Place] | None:
         """Take the place in the last of `states` in which there is one; its index there and the place.

@@ -45,11 +45,14 @@ class Table:
 
     def may_have(self, key: bytes) -> bool:
         """Whether a look under the lock is worth it; False: there was nothing just now. Needs no lock."""
-        number = self._words[_HEADER + _low_of(key)[0] % self._buckets]
+        number: int = self._words[_HEADER + _low_of(key)[0] % self._buckets]
         return number > 0 and number + self._capacity > self._words[0]
 
     def take(self, key: bytes, tag: bytes) -> bytes | None:
-        """Take an entry; its payload. The youngest with this tag first, else the youngest; where all are taken, the one taken last again."""
+        """Take an entry; its payload.
+
+        The youngest with this tag first, else the youngest; where all are taken, the one that was taken last again.
+        """
         _, youngest = self._find(*_words_of(key))
         if not youngest:
             return None
