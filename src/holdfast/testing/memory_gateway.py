@@ -24,11 +24,20 @@ _NO_HEADERS: Mapping[str, str] = {}
 class MemoryGateway:
     """The real gateway over doubles of everything around it.
 
-    jitter: what stands in for a random number in [0, 1) wherever waits are spread. places: where conversations stand; gateways that
-    share them, each with a `seed` of its own, are like workers of one `holdfast up`. refused: the refusals by limits that were reported.
+    jitter: what stands in for a random number in [0, 1) wherever waits are spread. allow_unchecked: let calls through while the ledger
+    fails. places: where conversations stand; gateways that share them, each with a `seed` of its own, are like workers of one
+    `holdfast up`. refused: the refusals by limits that were reported.
     """
 
-    def __init__(self, options: GatewayOptions, *, jitter: float = 0.5, places: Places | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        options: GatewayOptions,
+        *,
+        jitter: float = 0.5,
+        allow_unchecked: bool = False,
+        places: Places | None = None,
+        seed: int = 0,
+    ) -> None:
         self.clock = FakeClock()
         self.upstream = MemoryUpstream()
         self.recorder = MemoryRecorder()
@@ -41,7 +50,7 @@ class MemoryGateway:
                 options=options,
                 clock=self.clock,
                 upstream=self.upstream,
-                gate=Gate(self.limiter, options.limits),
+                gate=Gate(self.limiter, options.limits, allow_unchecked=allow_unchecked),
                 recorder=self.recorder,
                 conversations=self.conversations,
                 routing=Routing(options.providers),
