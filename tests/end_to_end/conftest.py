@@ -219,8 +219,11 @@ class Up(Running):
 
     def workers(self) -> list[int]:
         """Process ids."""
-        found: list[int] = ask(self.control, "GET", "/").json()["workers"]
-        return found
+        return [worker["pid"] for worker in self.state()["workers"]]
+
+    def state(self) -> Any:
+        """What the control address says of everything."""
+        return ask(self.control, "GET", "/").json()
 
     @property
     def ready(self) -> bool:

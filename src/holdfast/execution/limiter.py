@@ -41,6 +41,7 @@ class Limiter:
     """
 
     def __init__(self, ledger: Ledger, clock: Clock, on_mark: Callable[[Limit, str, int, int], None] | None = None) -> None:
+        self.trouble = ""
         self.overruns = 0
         self.report_failures = 0
         self._ledger: Final = ledger
