@@ -144,7 +144,8 @@ class _Supervisor:
 
     async def _take_over(self) -> tuple[str, ...]:
         """Workers with the configuration as it is now take over from those before, all or none; returns what to warn of."""
-        text, config = _read(self._request.config)
+        file = self._request.config
+        text, config = _read(None if file is None else file.absolute())  # whoever asks may stand in another folder
         async with AsyncExitStack() as changing:
             for slot in self._slots:
                 await changing.enter_async_context(slot.changing)
