@@ -98,7 +98,7 @@ class Connections:
         self.bodies = Bodies(options.max_bodies_bytes)
         self.buffer = ReadBuffer()
         self.freed: Callable[[], None] = lambda: None
-        self._crowd = options.max_connections - options.max_connections // _FREE_SHARE
+        self._crowd = options.max_connections - max(1, options.max_connections // _FREE_SHARE)
         self._clock = clock
         self._emptied: asyncio.Future[None] | None = None
         self._timer = clock.call_later(SWEEP_NS, self._sweep)
