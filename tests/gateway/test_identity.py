@@ -157,6 +157,17 @@ def test_previous_response_id_leads_back_to_its_interaction(gateway: Build) -> N
     assert len(set(interactions[:3])) == 1 and interactions[3] != interactions[0]
 
 
+def test_the_tokens_that_a_provider_reported_are_remembered_with_its_response_id(gateway: Build) -> None:
+    world = gateway("")
+    usage = {"input_tokens": 10, "output_tokens": 5, "output_tokens_details": {"reasoning_tokens": 2}}
+    for identifier, more in (("r1", {"usage": usage}), ("r2", {})):
+        world.call("POST", "/v1/responses", {"model": "m", "input": "hello"})
+        world.upstream.latest.answer(msgspec.json.encode({"id": identifier, "status": "completed", "output": [], "model": "m", **more}))
+    world.call("POST", "/v1/responses", {"model": "m", "input": "more", "previous_response_id": "r1"})
+    remembered = [world.conversations.of_response("default", identifier) for identifier in ("r1", "r2")]
+    assert [known and known.tokens for known in remembered] == [15, 0]
+
+
 def test_a_response_id_leads_no_other_agent_into_its_interaction(gateway: Build) -> None:
     world = gateway("agents: {a: {key: env:UPSTREAM_KEY, routes: {'*': [simulated/*]}}, b: {routes: {'*': [simulated/*]}}}")
     for key, more in (("sk-upstream", {}), ("any", {"previous_response_id": "r1"})):

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.policy.history import Conversations
+from holdfast.policy.history import Conversations, Remembered
 from holdfast.wire.call import Turn
 from holdfast.wire.canonical import turn
 
@@ -111,6 +111,26 @@ def test_an_interaction_given_from_outside_wins_and_still_inherits() -> None:
     claim = known.claim("agent", longer, "given", fixed=True)
     assert (claim.interaction, claim.inherited) == ("given", 1)
     assert known.claim("agent", longer, "elsewhere", fixed=True).continues is None
+
+
+def test_an_answer_is_remembered_for_its_own_agent_with_the_most_tokens_ever_reported_for_it() -> None:
+    known = Conversations()
+    assert known.of_response("agent", "r1") is None
+    known.remember_response("agent", "r1", "one", 15)
+    known.remember_response("agent", "r1", "one")
+    assert known.of_response("agent", "r1") == Remembered("one", 15)
+    known.remember_response("agent", "r1", "two", 20)
+    assert known.of_response("agent", "r1") == Remembered("two", 20)
+    assert known.of_response("another agent", "r1") is None
+
+
+def test_memory_of_answers_is_bounded_and_loses_the_longest_untouched_first() -> None:
+    known = Conversations(capacity=10)
+    for number in range(11):
+        known.remember_response("agent", "kept", "one")
+        known.remember_response("agent", f"r{number}", "other", number)
+    assert known.of_response("agent", "kept") == Remembered("one", 0)
+    assert [number for number in range(11) if known.of_response("agent", f"r{number}") is not None] == list(range(2, 11))
 
 
 def test_memory_is_bounded_by_states_and_by_places_in_one_state() -> None:

@@ -1,6 +1,5 @@
 """Puts a gateway together: ledger, limiter, journal, upstream client, HTTP server."""
 
-import asyncio
 import random
 import resource
 import secrets
@@ -12,10 +11,10 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
+from holdfast.assembly.limits import Limits, open_limits
 from holdfast.clock import SECOND
+from holdfast.config.ledger import LedgerOptions
 from holdfast.errors import StorageError
-from holdfast.events import LimitMark
-from holdfast.execution.limiter import Limiter
 from holdfast.execution.recording import Recorder
 from holdfast.gateway.application import Gateway
 from holdfast.gateway.gate import Gate
@@ -24,15 +23,13 @@ from holdfast.gateway.parts import Parts
 from holdfast.gateway.routing import Routing
 from holdfast.http.client import Client, ClientOptions
 from holdfast.http.server import Server, ServerOptions, serve
-from holdfast.ledger.sqlite import SqliteLedger
 from holdfast.policy.history import Conversations
-from holdfast.policy.limit import Limit, LimitReached
+from holdfast.policy.limit import LimitReached
 from holdfast.store.journal import Journal
 from holdfast.system_clock import SystemClock
 
 DRAIN_NS = 10 * SECOND
 """How long calls in progress may go on after a stop was asked for."""
-
 
 _OTHER_DESCRIPTORS = 128
 """Left for files, the ledger and connections that lie idle."""
@@ -58,16 +55,16 @@ class DataPlane(Struct, frozen=True, kw_only=True):
 
     server: Server
     recorder: Recorder
+    _trouble: Callable[[], str]
     _client: Client
-    _limiter: Limiter
-    _ledger: SqliteLedger
+    _limits: Limits
     _journal: Journal
     _executor: ThreadPoolExecutor
 
     @property
     def trouble(self) -> str:
-        """Why calls cannot be guarded now, for want of limits or of a record; "" when they can."""
-        return self._limiter.trouble or self._journal.trouble
+        """Why calls are refused now, for want of limits or of a record; "" when they are served."""
+        return self._trouble()
 
     def look_after(self) -> None:
         """Find out whether trouble is over, where no call will: those that watch readiness send none meanwhile."""
@@ -79,16 +76,19 @@ class DataPlane(Struct, frozen=True, kw_only=True):
         """Let calls in progress end, give back what was leased, write everything down."""
         await self.server.close(drain_ns)
         await self._client.close()
-        returned: asyncio.Future[StorageError | None] = asyncio.get_running_loop().create_future()
-        self._limiter.close(returned.set_result)
-        await returned
-        self._ledger.close()
+        await self._limits.close()
         self._journal.close()
         self._executor.shutdown()
 
 
-async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Listen, hooks: Hooks = Hooks()) -> DataPlane:  # noqa: B008 - frozen
-    """Start a gateway; raises StorageError, or OSError when the address cannot be had."""
+async def open_data_plane(
+    options: GatewayOptions,
+    data_dir: Path,
+    listen: Listen,
+    hooks: Hooks = Hooks(),  # noqa: B008 - frozen
+    ledger: LedgerOptions = LedgerOptions(),  # noqa: B008 - frozen
+) -> DataPlane:
+    """Start a gateway; raises StorageError, ConfigError, or OSError when the address cannot be had."""
     _make_private_folder(data_dir)
     clock = SystemClock()
     holder = secrets.token_hex(6)
@@ -97,15 +97,14 @@ async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Liste
     recorder = hooks.recorder(journal)
     for provider in options.providers:  # price lists load on first use; the first call must not wait for them
         provider.prices.rates("", clock.wall_ns())
-    ledger = SqliteLedger(data_dir / "ledger.sqlite", holder, clock, asyncio.get_running_loop().call_soon_threadsafe)
-    limiter = Limiter(ledger, clock, _mark_recorder(recorder, clock))
+    limits = open_limits(ledger, data_dir, holder, clock, recorder)
     client = Client(ClientOptions(), clock)
     source = random.Random(secrets.randbits(128))  # noqa: S311 - spreads retries and numbers events, guards nothing
     parts = Parts(
         options=options,
         clock=clock,
         upstream=client,
-        gate=Gate(limiter, options.limits),
+        gate=Gate(limits.limiter, options.limits, allow_unchecked=ledger.allow_unchecked),
         recorder=recorder,
         conversations=Conversations(),
         routing=Routing(options.providers),
@@ -113,16 +112,20 @@ async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Liste
         bits=source.getrandbits,
         limit_refused=hooks.limit_refused,
     )
-    gateway = Gateway(parts, lambda: limiter.trouble or journal.trouble)
+
+    def trouble() -> str:
+        return ("" if ledger.allow_unchecked else limits.limiter.trouble) or journal.trouble
+
+    gateway = Gateway(parts, trouble)
     try:
         server = await serve(gateway, listen.host, listen.port, _server_options(), clock, sock=listen.sock)
     except OSError:
-        ledger.close()
+        await limits.close()
         executor.shutdown()
         raise
     gateway.answering = lambda: server.answering
     return DataPlane(
-        server=server, recorder=recorder, _client=client, _limiter=limiter, _ledger=ledger, _journal=journal, _executor=executor
+        server=server, recorder=recorder, _trouble=trouble, _client=client, _limits=limits, _journal=journal, _executor=executor
     )
 
 
@@ -141,20 +144,3 @@ def _make_private_folder(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"the data directory {path} cannot be made: {error.strerror}; name another with --data-dir") from error
-
-
-def _mark_recorder(recorder: Recorder, clock: SystemClock) -> Callable[[Limit, str, int, int], None]:
-    def marked(limit: Limit, value: str, mark: int, spent: int) -> None:
-        recorder.append(
-            LimitMark(
-                timestamp=clock.wall_ns(),
-                limit=limit.describe(value),
-                scope=limit.scope,
-                unit=limit.unit,
-                mark=mark,
-                amount=limit.amount,
-                spent=spent,
-            )
-        )
-
-    return marked

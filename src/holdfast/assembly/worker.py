@@ -51,7 +51,8 @@ def main() -> int:
 async def _serve(order: WorkerOrder) -> None:
     config = load(None if order.config is None else Path(order.config), os.environ, order.text)
     shield_process()
-    plane = await open_data_plane(config.gateway, Path(order.data_dir), Listen(sock=socket.socket(fileno=order.listener)))
+    listen = Listen(sock=socket.socket(fileno=order.listener))
+    plane = await open_data_plane(config.gateway, Path(order.data_dir), listen, ledger=config.ledger)
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 20, 20)

@@ -106,7 +106,8 @@ class GuardedCall:
         run, user = parts.options.run, parts.options.user or caller.user or user_id(call.user)
         interaction, identified_by = caller.interaction, caller.identified_by
         if not interaction and call.conversation:
-            interaction, identified_by = parts.conversations.of_response(caller.name, call.conversation), "conversation"
+            remembered = parts.conversations.of_response(caller.name, call.conversation)
+            interaction, identified_by = "" if remembered is None else remembered.interaction, "conversation"
         if call.turns:
             scope = f"{caller.name!r}|{run}|{user!r}"  # quoted: no name may look like another name and user
             self._claim = parts.conversations.claim(scope, call.turns, interaction or self._call_id, fixed=bool(interaction))
@@ -293,7 +294,8 @@ class GuardedCall:
         if self._format is not None:
             self._record.decision(answer, cost, self._served_by, self._claim, result.first_token_ns)
             if self._format.resumable and answer.response_id and self._origin.interaction:
-                self._parts.conversations.remember_response(self._caller.name, answer.response_id, self._origin.interaction)
+                tokens = 0 if answer.usage is None else answer.usage.input + answer.usage.output
+                self._parts.conversations.remember_response(self._caller.name, answer.response_id, self._origin.interaction, tokens)
         if self._claim is not None:
             self._parts.conversations.answered(self._claim, answer.turns, self._call_id)
             self._claim = None

@@ -26,6 +26,13 @@ class Place(Struct, frozen=True):
     lead: bytes
 
 
+class Remembered(Struct, frozen=True):
+    """What is known of an answer. tokens: input and output together, as its provider reported them; 0 when it did not (yet)."""
+
+    interaction: str
+    tokens: int
+
+
 class Claim(Struct, frozen=True, kw_only=True):
     """A request put into its conversation; hand it back to `answered` or `failed`.
 
@@ -53,15 +60,20 @@ class Conversations:
         self._capacity = capacity
         self._per_state = per_state
         self._known: dict[bytes, _Known] = {}
-        self._responses: dict[bytes, str] = {}
+        self._responses: dict[bytes, Remembered] = {}
 
-    def of_response(self, agent: str, response_id: str) -> str:
-        """The interaction that the provider's answer `response_id` to `agent` belonged to, "" when it is not known (any more)."""
-        return self._responses.get(_response_key(agent, response_id), "")
+    def of_response(self, agent: str, response_id: str) -> Remembered | None:
+        """What the provider's answer `response_id` to `agent` belonged to, None when it is not known (any more)."""
+        return self._responses.get(_response_key(agent, response_id))
 
-    def remember_response(self, agent: str, response_id: str, interaction: str) -> None:
-        """A later request may name this answer instead of resending the history (`previous_response_id`)."""
-        self._responses[_response_key(agent, response_id)] = interaction
+    def remember_response(self, agent: str, response_id: str, interaction: str, tokens: int = 0) -> None:
+        """A later request may name this answer instead of resending the history (`previous_response_id`).
+
+        tokens: see `Remembered`. Of one answer, or of one history that the provider keeps, the most that was ever reported is kept.
+        """
+        key = _response_key(agent, response_id)
+        known = self._responses.pop(key, None)
+        self._responses[key] = Remembered(interaction, tokens if known is None else max(tokens, known.tokens))
         if len(self._responses) > self._capacity:
             del self._responses[next(iter(self._responses))]
 

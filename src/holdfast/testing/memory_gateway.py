@@ -14,7 +14,7 @@ from holdfast.policy.history import Conversations
 from holdfast.policy.limit import LimitReached
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.exchange import MemoryResponse, request
-from holdfast.testing.ledger import MemoryLedger
+from holdfast.testing.ledger import MemoryLedger, MemorySlate
 from holdfast.testing.recorder import MemoryRecorder
 from holdfast.testing.upstream import MemoryUpstream
 
@@ -32,8 +32,9 @@ class MemoryGateway:
         self.upstream = MemoryUpstream()
         self.recorder = MemoryRecorder()
         self.ledger = MemoryLedger(self.clock)
-        self.limiter = Limiter(self.ledger, self.clock)
+        self.limiter = Limiter(self.ledger, self.clock, MemorySlate())
         self.refused: list[LimitReached] = []
+        self.conversations = Conversations()
         self.application = Gateway(
             Parts(
                 options=options,
@@ -41,7 +42,7 @@ class MemoryGateway:
                 upstream=self.upstream,
                 gate=Gate(self.limiter, options.limits),
                 recorder=self.recorder,
-                conversations=Conversations(),
+                conversations=self.conversations,
                 routing=Routing(options.providers),
                 uniform=lambda: jitter,
                 bits=Random(0).getrandbits,  # noqa: S311 - numbers events, the same in every run
