@@ -379,7 +379,7 @@ def test_calls_whose_client_left_count_for_as_long_as_they_wait(gateway: Build) 
         world.handle(request("POST", "/v1/chat/completions", CHAT)).leave()
     response = world.call("POST", "/v1/chat/completions", CHAT)
     assert (response.status, header(response, "x-holdfast-refusal")) == (503, "too_many_calls")
-    world.clock.advance(SECOND)
-    world.ledger.delay_ns = 0
+    for _ in range(2):  # the ledger answers, and again to what was asked for meanwhile
+        world.clock.advance(SECOND)
     world.call("POST", "/v1/chat/completions", CHAT)
     assert len(world.upstream.exchanges) == 1
