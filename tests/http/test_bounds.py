@@ -114,7 +114,7 @@ def test_more_connections_than_allowed_wait_until_one_is_gone(desk: Any, dial: A
                 assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
         await server.close(SECOND)
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), 30))
 
 
 def test_a_machine_without_descriptors_is_asked_again_a_second_later() -> None:
@@ -148,7 +148,7 @@ def test_a_machine_without_descriptors_is_asked_again_a_second_later() -> None:
         listener.stop()
         await listener.arrived()
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), 30))
 
 
 def test_a_name_with_two_addresses_listens_on_both() -> None:
@@ -158,4 +158,4 @@ def test_a_name_with_two_addresses_listens_on_both() -> None:
         for sock in sockets:
             sock.close()
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), 30))

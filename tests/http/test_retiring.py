@@ -107,7 +107,7 @@ def test_every_connection_that_reached_the_socket_is_served_by_one_or_the_other(
 
     factory = asyncio.new_event_loop if loop == "asyncio" else pytest.importorskip("uvloop").new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main())
+        runner.run(asyncio.wait_for(main(), 30))
 
 
 def test_a_stop_ends_what_retires(desk: Any, dial: Any) -> None:
@@ -126,4 +126,4 @@ def test_a_stop_ends_what_retires(desk: Any, dial: Any) -> None:
             assert (await reader.read()).endswith(b"done")
             await asyncio.wait_for(asyncio.gather(retiring, closing), 30)
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), 30))
