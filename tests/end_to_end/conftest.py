@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import openai
 import pytest
 
 from holdfast.clock import SECOND
@@ -219,8 +221,11 @@ class Up(Running):
 
     def workers(self) -> list[int]:
         """Process ids."""
-        found: list[int] = ask(self.control, "GET", "/").json()["workers"]
-        return found
+        return [worker["pid"] for worker in self.state()["workers"]]
+
+    def state(self) -> Any:
+        """What the control address says of everything."""
+        return ask(self.control, "GET", "/").json()
 
     @property
     def ready(self) -> bool:
@@ -347,3 +352,51 @@ def _eventually() -> Callable[[Callable[[], Any], str], Any]:
 @pytest.fixture(name="ask", scope="session")
 def _ask() -> Callable[..., Reply]:
     return ask
+
+
+class Load:
+    """Callers that go on and on through the official SDK, each on a connection that it keeps; `answered` so far."""
+
+    def __init__(self, gateway: str, retries: int) -> None:
+        self.answered = 0
+        self._client = openai.OpenAI(base_url=f"{gateway}/v1", api_key="any", max_retries=retries, timeout=30)
+        self._over = threading.Event()
+        self._pool = ThreadPoolExecutor(8)
+        self._callers: list[Future[None]] = [self._pool.submit(self._call, number % 2 == 0) for number in range(8)]
+
+    def _call(self, stream: bool) -> None:
+        while not self._over.is_set():
+            answer: Any = self._client.chat.completions.create(
+                stream=stream, model="sim-ok", messages=[{"role": "user", "content": "Hello"}]
+            )
+            if stream:
+                assert list(answer)[-1]
+            else:
+                assert answer.choices[0].message.content
+            self.answered += 1
+
+    def end(self) -> None:
+        """Raises what any caller has met."""
+        self._over.set()
+        for caller in self._callers:
+            caller.result()
+        self._client.close()
+
+
+@pytest.fixture
+def load(eventually) -> Any:
+    @contextmanager
+    def calling(gateway: str, retries: int = 0) -> Iterator[Any]:
+        load = Load(gateway, retries)
+
+        def goes_on(what: str, calls: int = 50) -> None:
+            reached = load.answered + calls
+            eventually(lambda: load.answered >= reached or any(caller.done() for caller in load._callers), what)
+
+        goes_on("calls that are answered")
+        try:
+            yield goes_on
+        finally:
+            load.end()
+
+    return calling

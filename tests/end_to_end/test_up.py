@@ -125,10 +125,22 @@ def test_tail_sees_a_call_as_it_is_made(shared_site, up, eventually) -> None:
 TOOL = {"type": "function", "function": {"name": "find_order", "parameters": {"type": "object", "properties": {}}}}
 
 
+def test_another_one_on_the_same_data_directory_says_so(shared_site, up) -> None:
+    second = shared_site.command("up", "--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0")
+    assert (second.code, second.out) == (1, "")
+    assert second.err == (
+        f"holdfast: another holdfast up (process {up.process.pid}, gateway {up.gateway}) runs on the data directory {shared_site.data}; "
+        "give it a new configuration with `holdfast reload`, or choose another --data-dir\n"
+    )
+    beside = shared_site.run(agent='print(ask("sim-ok")[0])')  # a guarded run may share it
+    assert (beside.code, beside.out) == (0, "200\n"), beside.err
+    assert up.ready
+
+
 def test_another_one_on_the_same_address_says_so(shared_site, up) -> None:
     gateway, control = (base.removeprefix("http://") for base in (up.gateway, up.control))
     for words, taken in ((("--gateway", gateway), up.gateway), (("--gateway", "127.0.0.1:0", "--control", control), up.control)):
-        second = shared_site.command("up", *words)
+        second = shared_site.command("up", "--data-dir", "other", *words)
         assert second.code == 1
         assert (
             second.err

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from holdfast.clock import SECOND
 from holdfast.config import load
 from holdfast.errors import ConnectFailed, StorageError
 from holdfast.testing import MemoryResponse, request
@@ -356,3 +357,29 @@ def test_a_bound_that_the_target_would_not_read_goes_out_under_the_name_it_knows
     world = gateway("agents: {a: {}}\nlimits: [{usd: 5, per: hour}]")  # `openai` elsewhere than at OpenAI may be of any age
     world.call("POST", "/v1/chat/completions", {"model": "gpt-4o", "messages": SAY, "max_completion_tokens": 100})
     assert msgspec.json.decode(world.upstream.latest.request.body)["max_tokens"] == 100
+
+
+@pytest.mark.parametrize("path", CALLS)
+def test_more_calls_than_a_worker_may_hold_are_refused_with_503_and_cost_nothing(gateway: Build, path: str) -> None:
+    world = gateway(SIMULATED)
+    world.application.answering = lambda: 4097  # as many as it may hold, and this one
+    response = world.call("POST", path, CALLS[path])
+    assert (response.status, header(response, "x-holdfast-refusal")) == (503, "too_many_calls")
+    assert header(response, "retry-after") is not None
+    assert not world.upstream.exchanges
+    assert world.call("GET", "/healthz").status == 200  # whoever watches must not take it for dead
+    world.application.answering = lambda: 4096
+    assert world.call("POST", path, CALLS[path]).status == 0
+
+
+def test_calls_whose_client_left_count_for_as_long_as_they_wait(gateway: Build) -> None:
+    world = gateway(SIMULATED + "limits: [{calls: 10000, per: hour}]")
+    world.ledger.delay_ns = SECOND
+    for _ in range(4096):
+        world.handle(request("POST", "/v1/chat/completions", CHAT)).leave()
+    response = world.call("POST", "/v1/chat/completions", CHAT)
+    assert (response.status, header(response, "x-holdfast-refusal")) == (503, "too_many_calls")
+    for _ in range(2):  # the ledger answers, and again to what was asked for meanwhile
+        world.clock.advance(SECOND)
+    world.call("POST", "/v1/chat/completions", CHAT)
+    assert len(world.upstream.exchanges) == 1

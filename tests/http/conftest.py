@@ -87,7 +87,7 @@ class Line:
     def __init__(self, application: Application | None = None, options: ServerOptions | None = None) -> None:
         self.desk = Desk()
         self.clock = FakeClock()
-        self.connections = Connections(self.clock)
+        self.connections = Connections(self.clock, options or ServerOptions())
         self.protocol = ServerProtocol(application or self.desk, options or ServerOptions(), self.clock, self.connections)
         self.transport = RecordingTransport(self.protocol)
         self.protocol.connection_made(self.transport)

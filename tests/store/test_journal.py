@@ -253,6 +253,30 @@ def test_a_folder_that_cannot_be_made_is_said_in_one_sentence(tmp_path: Path, ne
     assert journal.lost_events == 1
 
 
+def test_trouble_is_told_until_a_flush_finds_the_disk_working_again(new_journal: NewJournal, decision: NewDecision, disk: Any) -> None:
+    journal = new_journal()
+    disk.room = 0
+    journal.append(decision())
+    for _ in range(2):  # the second with nothing new: somebody looks after it
+        with pytest.raises(StorageError):
+            journal.flush()
+        assert "cannot be written (No space left on device)" in journal.trouble
+    disk.room = None
+    journal.flush()
+    assert journal.trouble == ""
+    journal.close()
+
+
+def test_a_journal_that_may_lose_events_is_never_in_trouble(new_journal: NewJournal, decision: NewDecision, disk: Any) -> None:
+    journal = new_journal(on_failure="continue")
+    disk.room = 0
+    journal.append(decision())
+    journal.flush()
+    assert journal.trouble == ""
+    disk.room = None
+    journal.close()
+
+
 WRITER = """
 import resource, signal, sys
 from concurrent.futures import ThreadPoolExecutor

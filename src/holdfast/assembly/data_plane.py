@@ -1,13 +1,15 @@
 """Puts a gateway together: ledger, limiter, journal, upstream client, HTTP server."""
 
 import random
+import resource
 import secrets
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from holdfast.assembly.limits import Limits, open_limits
 from holdfast.clock import SECOND
@@ -29,13 +31,15 @@ from holdfast.system_clock import SystemClock
 DRAIN_NS = 10 * SECOND
 """How long calls in progress may go on after a stop was asked for."""
 
+_OTHER_DESCRIPTORS = 128
+"""Left for files, the ledger and connections that lie idle."""
+
 
 class Listen(Struct, frozen=True, kw_only=True):
-    """Where the gateway listens. reuse_port: several processes share the address. sock: an open socket to take over instead."""
+    """Where the gateway listens. sock: an open socket to take over instead."""
 
     host: str = "127.0.0.1"
     port: int = 0
-    reuse_port: bool = False
     sock: socket.socket | None = None
 
 
@@ -53,10 +57,22 @@ class DataPlane(Struct, frozen=True, kw_only=True):
 
     server: Server
     recorder: Recorder
+    _trouble: Callable[[], str]
     _client: Client
     _limits: Limits
     _journal: Journal
     _executor: ThreadPoolExecutor
+
+    @property
+    def trouble(self) -> str:
+        """Why calls are refused now, for want of limits or of a record; "" when they are served."""
+        return self._trouble()
+
+    def look_after(self) -> None:
+        """Find out whether trouble is over, where no call will: those that watch readiness send none meanwhile."""
+        if self._journal.trouble:
+            with suppress(StorageError):  # it is not; `trouble` goes on saying so
+                self._journal.flush()
 
     async def close(self, drain_ns: int = DRAIN_NS) -> None:
         """Let calls in progress end, give back what was leased, write everything down."""
@@ -98,15 +114,30 @@ async def open_data_plane(
         bits=source.getrandbits,
         limit_refused=hooks.limit_refused,
     )
+
+    def trouble() -> str:
+        return ("" if ledger.allow_unchecked else limits.limiter.trouble) or journal.trouble
+
+    gateway = Gateway(parts, trouble)
     try:
-        server = await serve(
-            Gateway(parts), listen.host, listen.port, ServerOptions(), clock, reuse_port=listen.reuse_port, sock=listen.sock
-        )
+        server = await serve(gateway, listen.host, listen.port, _server_options(), clock, sock=listen.sock)
     except OSError:
         await limits.close()
         executor.shutdown()
         raise
-    return DataPlane(server=server, recorder=recorder, _client=client, _limits=limits, _journal=journal, _executor=executor)
+    gateway.answering = lambda: server.answering
+    return DataPlane(
+        server=server, recorder=recorder, _trouble=trouble, _client=client, _limits=limits, _journal=journal, _executor=executor
+    )
+
+
+def _server_options() -> ServerOptions:
+    """As many connections as this process has descriptors for, each call taking one more to its provider."""
+    options = ServerOptions()
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if descriptors == resource.RLIM_INFINITY:
+        return options
+    return structs.replace(options, max_connections=min(options.max_connections, max((descriptors - _OTHER_DESCRIPTORS) // 2, 16)))
 
 
 def _make_private_folder(path: Path) -> None:

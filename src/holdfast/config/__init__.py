@@ -84,10 +84,13 @@ class Config(Struct, frozen=True, kw_only=True):
     key_variables: frozenset[str] = frozenset()
 
 
-def load(path: Path | None, environment: Mapping[str, str]) -> Config:
-    """The configuration in the file at `path` (None: defaults throughout) and the environment; raises ConfigError, one error per line."""
+def load(path: Path | None, environment: Mapping[str, str], text: str | None = None) -> Config:
+    """The configuration in the file at `path` (None: defaults throughout) and the environment; raises ConfigError, one error per line.
+
+    text: what the file held when `read_text` read it, where that is to count and not what it holds now.
+    """
     problems = Problems(str(path))
-    top = Section("", 0, {}, problems) if path is None else read_document(read_text(path), problems)
+    top = Section("", 0, {}, problems) if path is None else read_document(read_text(path) if text is None else text, problems)
     secrets = Secrets(Surroundings(environment=environment, folder=Path() if path is None else path.parent))
     top.read("version", _version, 1)
     providers = read_providers(top, secrets)

@@ -15,12 +15,18 @@ _TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
 
 
 class Gateway:
-    """An `Application` for the HTTP server."""
+    """An `Application` for the HTTP server.
 
-    def __init__(self, parts: Parts, ready: Callable[[], bool] = lambda: True) -> None:
+    trouble: why calls cannot be guarded now, "" when they can. answering: how many requests are being answered, this one included; set by
+    whoever serves it. max_calls: that may be in progress at once.
+    """
+
+    def __init__(self, parts: Parts, trouble: Callable[[], str] = lambda: "", max_calls: int = 4096) -> None:
+        self.answering: Callable[[], int] = lambda: 0
         self._parts = parts
         self._identities = Identities(parts.options.agents)
-        self._ready = ready
+        self._trouble = trouble
+        self._max_calls = max_calls
 
     def __call__(self, request: Request, response: Response) -> None:
         known = guarded(request.method, request.path)
@@ -30,11 +36,17 @@ class Gateway:
         caller = self._identities.caller(request.headers, request.peer)
         if caller is None:
             Delivery(response, known).refusal(refusals.unknown_key())
+        elif self._full():
+            Delivery(response, known).refusal(refusals.too_many_calls(self._max_calls))
         else:
             GuardedCall(self._parts, caller, known, request, response).start()
 
+    def _full(self) -> bool:
+        """Calls whose client left count as long as they wait: for the ledger, say."""
+        return self.answering() > self._max_calls or self._parts.gate.waiting >= self._max_calls
+
     def _other_path(self, request: Request, response: Response) -> None:
-        page = _own_page(request, self._ready)
+        page = _own_page(request, self._trouble)
         if page is not None:
             response.send(page[0], _TEXT, page[1])
             return
@@ -43,6 +55,8 @@ class Gateway:
         caller = self._identities.caller(request.headers, request.peer)
         if caller is None:
             Delivery(response, models or unread(request.method, request.path, family)).refusal(refusals.unknown_key())
+        elif self._full():
+            Delivery(response, models or unread(request.method, request.path, family)).refusal(refusals.too_many_calls(self._max_calls))
         elif models is not None:
             GuardedCall(self._parts, caller, models, request, response).start()
         else:
@@ -60,7 +74,7 @@ class Gateway:
             GuardedCall(self._parts, caller, asked, request, response).start_passthrough(*allowed)
 
 
-def _own_page(request: Request, ready: Callable[[], bool]) -> tuple[int, bytes] | None:
+def _own_page(request: Request, trouble: Callable[[], str]) -> tuple[int, bytes] | None:
     """What the gateway answers by itself: health, readiness, and the look at `/` with which some agents begin."""
     if request.method not in (b"GET", b"HEAD"):
         return None
@@ -69,5 +83,6 @@ def _own_page(request: Request, ready: Callable[[], bool]) -> tuple[int, bytes] 
     if request.path == b"/healthz":
         return 200, b"ok\n"
     if request.path == b"/readyz":
-        return (200, b"ready\n") if ready() else (503, b"not ready\n")
+        why = trouble()
+        return (503, f"not ready: {why}\n".encode()) if why else (200, b"ready\n")
     return None

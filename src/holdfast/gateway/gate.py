@@ -51,9 +51,11 @@ class Denied(Struct, frozen=True):
 
 
 class Gate:
-    """limits: those on everything together. allow_unchecked: let calls through when the limits cannot be checked."""
+    """limits: those on everything together. allow_unchecked: let calls through when the limits cannot be checked. waiting: calls that
+    asked and were not told yet, also those whose client has left."""
 
     def __init__(self, limiter: Limiter, limits: tuple[Limit, ...], *, allow_unchecked: bool = False) -> None:
+        self.waiting = 0
         self._limiter = limiter
         self._limits = limits
         self._allow_unchecked = allow_unchecked
@@ -67,8 +69,10 @@ class Gate:
             return
 
         def reserved(outcome: Reservation | LimitReached | LedgerUnavailable) -> None:
+            self.waiting -= 1
             done(self._outcome(found, outcome))
 
+        self.waiting += 1
         self._limiter.reserve(drawn, found.ask, reserved)
 
     def _outcome(self, found: Bounds, outcome: Reservation | LimitReached | LedgerUnavailable) -> Admitted | Denied:

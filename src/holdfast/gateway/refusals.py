@@ -41,6 +41,11 @@ def record_unavailable(reason: str) -> Refusal:
     return Refusal(status=503, kind="record_unavailable", message=f"Refused by Holdfast: calls cannot be recorded now: {reason}.")
 
 
+def too_many_calls(most: int) -> Refusal:
+    message = f"Refused by Holdfast: this worker has {most} calls in progress; send it again in a moment, or run more workers."
+    return Refusal(status=503, kind="too_many_calls", message=message)
+
+
 def malformed(error: MalformedRequest, encoding: bytes | None) -> Refusal:
     """400 with the field that is wrong, or 415 for a body that was compressed: it is not read, so it cannot be guarded."""
     if encoding in (None, b"identity"):

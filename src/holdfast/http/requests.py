@@ -19,6 +19,9 @@ _PIPELINED = 100
 _LOOSE_PIECES = 256
 """Pieces of a body kept as they came; more are joined, because a client may send two bytes at a time and each object costs forty."""
 
+_SMALL_BODY = 64 * 1024
+"""Bytes up to which a body is not counted: as many as the other buffers of its connection hold anyway."""
+
 _HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 _ABSOLUTE = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 _SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
@@ -27,23 +30,47 @@ _SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"
 class ServerOptions(Struct, frozen=True, kw_only=True):
     """Limits of the server. header_timeout: for a whole head, from its first byte or from the connection's start. body_timeout: for
     a whole body. keep_alive: how long a connection may lie idle between requests, or stand still with unsent bytes after an answer.
-    write_buffer: unsent bytes of an answer above which its application hears `pausing`."""
+    write_buffer: unsent bytes of an answer above which its application hears `pausing`. max_bodies: of all request bodies in memory
+    that are larger than 64 KiB, together; a request for which there is no room is answered with 503. max_connections: that are open;
+    more wait in the kernel's queue."""
 
     max_header_bytes: int = 32 * 1024
     max_headers: int = 200
     max_body_bytes: int = 32 * 1024 * 1024
+    max_bodies_bytes: int = 512 * 1024 * 1024
+    max_connections: int = 8192
     header_timeout_ns: int = 10 * SECOND
     body_timeout_ns: int = 60 * SECOND
     keep_alive_ns: int = 75 * SECOND
     write_buffer_bytes: int = 64 * 1024
 
 
+class Bodies:
+    """Counts the large request bodies that all connections of a server hold, up to `most` bytes."""
+
+    def __init__(self, most: int) -> None:
+        self.held = 0
+        self._most = most
+
+    def take(self, size: int) -> bool:
+        """Whether there is room for so many bytes more; then they are counted."""
+        if self.held + size > self._most:
+            return False
+        self.held += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        self.held -= size
+
+
 class Accepted(Struct, frozen=True):
-    """A request to be served. keep_alive: what the client asked for; chunked: whether it understands the chunked coding (HTTP/1.1)."""
+    """A request to be served. keep_alive: what the client asked for; chunked: whether it understands the chunked coding (HTTP/1.1).
+    counted: bytes of its body that are to be given back to the server's `Bodies` once it is answered."""
 
     request: Request
     keep_alive: bool
     chunked: bool
+    counted: int
 
 
 class Rejected(Struct, frozen=True):
@@ -75,13 +102,16 @@ class RequestParser:
     Memory is bounded by the options' limits plus one read. The `on_*` methods are llhttp's callbacks.
     """
 
-    def __init__(self, options: ServerOptions, peer: str) -> None:
+    def __init__(self, options: ServerOptions, peer: str, bodies: Bodies | None = None) -> None:
         self.parsed: deque[Accepted | Rejected] = deque()
         self.stage = _BETWEEN
         self.expects_continue = False
         self._options = options
         self._max_head_bytes = options.max_header_bytes
         self._peer = peer
+        self._bodies = bodies or Bodies(options.max_bodies_bytes)
+        self._counted = 0
+        self._uncounted_bytes = min(_SMALL_BODY, options.max_body_bytes)
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
         self._refusal: Rejected | None = None
         self._unproductive = 0  # bytes read since the last piece of a request came out of them
@@ -99,12 +129,18 @@ class RequestParser:
         """Read nothing more; `rejected` follows the requests that were whole before."""
         if self.stage is not _DONE:  # llhttp complains of bytes behind `connection: close`: those are to be ignored
             self.stage = _DONE
+            self._forget_body()
             self.parsed.append(rejected)
 
     def release(self) -> None:
         """Let go of llhttp, which holds on to this object: reference counting then frees both at once."""
         self.stage = _DONE
         self._parser = None
+        self._forget_body()
+        for each in self.parsed:
+            if isinstance(each, Accepted) and each.counted:
+                self._bodies.give_back(each.counted)
+        self.parsed.clear()
 
     def on_message_begin(self) -> None:
         if self.stage is _DONE:
@@ -148,8 +184,8 @@ class RequestParser:
     def on_body(self, data: bytes) -> None:
         self._unproductive = 0
         self._body_bytes += len(data)
-        if self._body_bytes > self._options.max_body_bytes:
-            self._refuse(413, f"the body is larger than {self._options.max_body_bytes} bytes")
+        if self._body_bytes > self._uncounted_bytes:
+            self._count_body()
         self._pieces.append(data)
         if len(self._pieces) == _LOOSE_PIECES:
             self._body += b"".join(self._pieces)
@@ -167,10 +203,24 @@ class RequestParser:
             peer=self._peer,
         )
         keep_alive = self._keep_alive and len(self.parsed) < _PIPELINED - 1
-        self.parsed.append(Accepted(request, keep_alive, self._chunked))
+        self.parsed.append(Accepted(request, keep_alive, self._chunked, self._counted))
+        self._counted = 0
         self.stage = _BETWEEN if keep_alive else _DONE
         self.expects_continue = False
         self._unproductive = 0
+
+    def _count_body(self) -> None:
+        if self._body_bytes > self._options.max_body_bytes:
+            self._refuse(413, f"the body is larger than {self._options.max_body_bytes} bytes")
+        if not self._bodies.take(self._body_bytes - self._counted):
+            self._refuse(503, "too many large requests at once: send it again in a moment")
+        self._counted = self._body_bytes
+
+    def _forget_body(self) -> None:
+        self._pieces.clear()
+        self._body.clear()
+        self._bodies.give_back(self._counted)
+        self._counted = 0
 
     def _whole_body(self) -> bytes:
         pieces = self._pieces

@@ -13,9 +13,10 @@ import msgspec
 from holdfast.clock import SECOND, Clock
 from holdfast.execution.upstream import Headers
 from holdfast.http.head import JOINED_BYTES, render, status_line
+from holdfast.http.listener import Listener, bind
 from holdfast.http.message import Application
 from holdfast.http.reading import ReadBuffer, ReadingProtocol
-from holdfast.http.requests import METHODS, Accepted, Rejected, RequestParser, ServerOptions, Stage
+from holdfast.http.requests import METHODS, Accepted, Bodies, Rejected, RequestParser, ServerOptions, Stage
 
 __all__ = ["Connections", "Server", "ServerOptions", "ServerProtocol", "serve"]
 
@@ -28,10 +29,14 @@ _HELD_BYTES = 64 * 1024
 _LINGER_NS = 2 * SECOND
 """After a rejection: closing at once would reset the connection while the client still sends, and it would never read why."""
 
+_FREE_SHARE = 8
+"""Of so many connections that may be open, one is kept free by keeping none alive any more: idle ones must not keep new ones out."""
+
 _NEVER = 1 << 63
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JSON = (b"content-type", b"application/json")
+_SOON = (b"retry-after", b"1")
 _ALLOW = (b"allow", b", ".join(sorted(METHODS)))
 
 _log = logging.getLogger("holdfast.http")
@@ -40,8 +45,8 @@ _log = logging.getLogger("holdfast.http")
 class Server:
     """A listening server, as `serve` returns it; `host` and `port` are where it listens."""
 
-    def __init__(self, listener: asyncio.Server, connections: "Connections", clock: Clock) -> None:
-        self.host, self.port = listener.sockets[0].getsockname()[:2]
+    def __init__(self, listener: Listener, connections: "Connections", clock: Clock) -> None:
+        self.host, self.port = listener.host, listener.port
         self._listener = listener
         self._connections = connections
         self._clock = clock
@@ -51,37 +56,77 @@ class Server:
         """How many are open."""
         return len(self._connections.open)
 
+    @property
+    def answering(self) -> int:
+        """How many requests are being answered."""
+        return self._connections.answering
+
+    async def retire(self, idle_ns: int) -> None:
+        """Leave to a successor on the same socket without failing a request: stop accepting, make every answer its connection's last,
+        close connections that stay idle for `idle_ns`. Returns when the last one is gone, which may be never: see `close`."""
+        self._listener.stop()
+        self._connections.retire(idle_ns)
+        await self._listener.arrived()
+        await self._connections.emptied()
+
     async def close(self, drain_ns: int) -> None:
-        """Stop accepting, let answers in progress end within `drain_ns`, then cut what is left."""
-        self._listener.close()
+        """Stop accepting, close what is idle, let answers in progress end within `drain_ns`, then cut what is left."""
+        self._listener.stop()
         connections = self._connections
         connections.drain()
         cut = self._clock.call_later(drain_ns, connections.cut)
+        await self._listener.arrived()
         await connections.emptied()
         cut.cancel()
         connections.stop()
-        await self._listener.wait_closed()
 
 
 class Connections:
-    """The open connections of one server, and the sweep that ends those whose deadline has passed."""
+    """The open connections of one server, at most `options.max_connections`, and the sweep that ends those whose deadline has passed.
 
-    def __init__(self, clock: Clock) -> None:
+    parting: every answer is its connection's last. idle_ns: how long a connection may lie idle. answering: requests being answered.
+    bodies: bytes of large request bodies in memory. freed: told whenever a connection is gone.
+    """
+
+    def __init__(self, clock: Clock, options: ServerOptions = ServerOptions()) -> None:  # noqa: B008 - frozen
         self.open: set[ServerProtocol] = set()
-        self.draining = False
+        self.parting = False
+        self.closing = False
+        self.idle_ns = options.keep_alive_ns
+        self.retiring = False
+        self.answering = 0
+        self.bodies = Bodies(options.max_bodies_bytes)
         self.buffer = ReadBuffer()
+        self.freed: Callable[[], None] = lambda: None
+        self._crowd = options.max_connections - max(1, options.max_connections // _FREE_SHARE)
         self._clock = clock
-        self._waiter: asyncio.Future[None] | None = None
+        self._emptied: asyncio.Future[None] | None = None
         self._timer = clock.call_later(SWEEP_NS, self._sweep)
+
+    def add(self, connection: "ServerProtocol") -> None:
+        self.open.add(connection)
+        self.parting = self.retiring or len(self.open) > self._crowd
 
     def remove(self, connection: "ServerProtocol") -> None:
         self.open.discard(connection)
-        if self._waiter is not None and not self.open and not self._waiter.done():
-            self._waiter.set_result(None)
+        self.parting = self.retiring or len(self.open) > self._crowd
+        self.freed()
+        if self._emptied is not None and not self.open:
+            self._emptied.set_result(None)
+            self._emptied = None
+
+    def retire(self, idle_ns: int) -> None:
+        """Idle connections answer one more request, if it comes within `idle_ns`."""
+        self.retiring = self.parting = True
+        self.idle_ns = min(self.idle_ns, idle_ns)
+        latest_ns = self._clock.monotonic_ns() + idle_ns
+        for connection in self.open:
+            if connection.idle:
+                connection.deadline_ns = min(connection.deadline_ns, latest_ns)
 
     def drain(self) -> None:
         """Close what is idle; the others close with the end of their answer."""
-        self.draining = True
+        self.closing = self.retiring = self.parting = True
         for connection in list(self.open):
             connection.close_if_idle()
 
@@ -92,8 +137,9 @@ class Connections:
     async def emptied(self) -> None:
         """Returns when the last connection is gone."""
         if self.open:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            if self._emptied is None:
+                self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._emptied)
 
     def stop(self) -> None:
         self._timer.cancel()
@@ -131,10 +177,10 @@ class ServerProtocol(ReadingProtocol):
         if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):  # asyncio does so only where `proto` is set
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer = transport.get_extra_info("peername")
-        self._parser = RequestParser(self._options, peer[0] if isinstance(peer, tuple) else "")
+        self._parser = RequestParser(self._options, peer[0] if isinstance(peer, tuple) else "", self._connections.bodies)
         self.transport.set_write_buffer_limits(self._options.write_buffer_bytes)
-        self._connections.open.add(self)
-        if self._connections.draining:
+        self._connections.add(self)
+        if self._connections.closing:
             self.cut()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -187,20 +233,33 @@ class ServerProtocol(ReadingProtocol):
             self.deadline_ns = self._clock.monotonic_ns() + self._options.keep_alive_ns
         elif unsent or self._closing:
             self.transport.abort()
+        elif self._connections.retiring and self.transport.can_write_eof():
+            self._close_softly()
         else:
             self._close()
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of a request has come."""
+        return self._answer is None and not self._held and self._parser.stage is Stage.BETWEEN and not self._parser.parsed
+
     def close_if_idle(self) -> None:
-        if self._answer is None and not self._held and self._parser.stage is Stage.BETWEEN and not self._parser.parsed:
+        if self.idle:
             self._close()
 
     def cut(self) -> None:
         self.transport.abort()
 
     @property
-    def draining(self) -> bool:
+    def parting(self) -> bool:
         """Whether this answer is to be the connection's last."""
-        return self._connections.draining
+        return self._connections.parting
+
+    def answered(self, counted: int) -> None:
+        """The request in progress needs nothing more; `counted` bytes of its body are free again."""
+        self._connections.answering -= 1
+        if counted:
+            self._connections.bodies.give_back(counted)
 
     def send(self, data: bytes, body: bytes = b"", end: bytes = b"") -> None:
         """Hand bytes to the transport in one piece while they are few, a larger body uncopied."""
@@ -214,9 +273,10 @@ class ServerProtocol(ReadingProtocol):
             self.transport.write(end)
 
     def finished(self, keep_alive: bool) -> None:
-        """The answer in progress was handed to the transport to its end."""
+        """The answer in progress was handed to the transport to its end. A connection that was announced as kept is kept, also when
+        this server retires meanwhile: its client may already be sending the next request."""
         self._answer = None
-        if not keep_alive or self._connections.draining:
+        if not keep_alive or self._connections.closing:
             self._close()
         elif not self._advancing:
             self._advance()
@@ -256,6 +316,7 @@ class ServerProtocol(ReadingProtocol):
             self._reject(item)
             return
         self.deadline_ns = _NEVER
+        self._connections.answering += 1
         answer = self._answer = _Answer(self, item)
         try:
             self._application(item.request, answer)
@@ -276,15 +337,26 @@ class ServerProtocol(ReadingProtocol):
     def _patience_ns(self, stage: Stage) -> int:
         if stage is Stage.HEAD:
             return self._options.header_timeout_ns
-        return self._options.body_timeout_ns if stage is Stage.BODY else self._options.keep_alive_ns
+        return self._options.body_timeout_ns if stage is Stage.BODY else self._connections.idle_ns
 
     def _reject(self, rejected: Rejected) -> None:
         body = _error("invalid_request_error", rejected.reason)
         headers = [_JSON]
         if rejected.status == 405:
             headers.append(_ALLOW)
+        elif rejected.status == 503:
+            headers.append(_SOON)
         self.send(render(status_line(rejected.status), headers, _framing(len(body), close=True)), body)
         self._closing = True
+        self._linger()
+
+    def _close_softly(self) -> None:
+        """Say that nothing more will be answered and let the client close: a request that is on its way meets a clean end, which
+        clients take for a kept connection gone stale, and not a reset."""
+        self._closing = True
+        self._linger()
+
+    def _linger(self) -> None:
         self.deadline_ns = self._clock.monotonic_ns() + _LINGER_NS
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -316,7 +388,7 @@ class _Answer:
         if connection is None:
             return
         assert not self._started
-        self._keep_alive = self._keep_alive and not connection.draining
+        self._keep_alive = self._keep_alive and not connection.parting
         no_body = status in (204, 304)
         length = None if no_body or (self._bodiless and not body) else len(body)
         head = render(status_line(status), headers, self._framing(length))
@@ -334,7 +406,7 @@ class _Answer:
         assert not self._started
         self._bodiless = self._bodiless or status in (204, 304)
         self._chunked = self._request.chunked and not self._bodiless
-        self._keep_alive = self._keep_alive and (self._chunked or self._bodiless) and not connection.draining
+        self._keep_alive = self._keep_alive and (self._chunked or self._bodiless) and not connection.parting
         framing = self._framing(None)
         head = render(status_line(status), headers, framing + b"transfer-encoding: chunked\r\n" if self._chunked else framing)
         self._started = True
@@ -385,7 +457,9 @@ class _Answer:
     def _detach(self) -> None:
         """Let go of the connection, and of the application: a circle of references would leave every call to the garbage collector,
         measured at 25 us per call."""
-        self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.answered(self._request.counted)
         self.disconnected = self.pausing = self.resuming = None
 
     def _framing(self, length: int | None) -> bytes:
@@ -406,25 +480,18 @@ def _framing(length: int | None, *, close: bool, announce: bool = False) -> byte
 
 
 async def serve(
-    application: Application,
-    host: str,
-    port: int,
-    options: ServerOptions,
-    clock: Clock,
-    *,
-    reuse_port: bool = False,
-    sock: socket.socket | None = None,
+    application: Application, host: str, port: int, options: ServerOptions, clock: Clock, *, sock: socket.socket | None = None
 ) -> Server:
     """Listen on `host` and `port` (0: any free one), or on the bound socket `sock`; raises OSError where that is not possible."""
-    loop = asyncio.get_running_loop()
-    connections = Connections(clock)
+    sockets = await bind(host, port) if sock is None else [sock]
+    connections = Connections(clock, options)
     factory = partial(ServerProtocol, application, options, clock, connections)
     try:
-        if sock is None:
-            listener = await loop.create_server(factory, host, port, reuse_port=reuse_port or None, backlog=1024)
-        else:
-            listener = await loop.create_server(factory, sock=sock, backlog=1024)
+        listener = Listener(sockets, factory, lambda: len(connections.open) + listener.arriving < options.max_connections, clock)
     except OSError:
         connections.stop()
+        for each in sockets:
+            each.close()
         raise
+    connections.freed = listener.look_again
     return Server(listener, connections, clock)
