@@ -183,7 +183,7 @@ def test_a_model_that_the_provider_does_not_list_has_no_rates(model: str) -> Non
 
 
 @pytest.mark.parametrize(("source", "model"), TEXT)
-@pytest.mark.parametrize("tier", ["default", "priority", "fast", "flex", "no-such-tier"])
+@pytest.mark.parametrize("tier", ["default", "priority", "fast", "flex"])
 def test_a_tier_is_never_cheaper_than_standard_and_never_cheaper_than_published(source: str, model: ModelInfo, tier: str) -> None:
     name = next(names_of(model.match), model.id)
     prices = PriceList(provider=source)

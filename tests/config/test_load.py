@@ -11,7 +11,7 @@ from holdfast.execution.upstream import Origin
 from holdfast.gateway.options import AgentOptions, Passthrough, ProviderOptions, Reply, Target, Timeouts
 from holdfast.money import NANO
 from holdfast.policy.limit import WATCH_ONLY, WINDOWS, Limit
-from holdfast.pricing import Rates
+from holdfast.pricing import Rates, worst
 
 NOW = 1_795_000_000 * SECOND
 KEYS = {"OPENAI_API_KEY": "sk-real-1", "ANTHROPIC_API_KEY": "sk-real-2", "SUPPORT_AGENT_KEY": "hf-support"}
@@ -198,7 +198,8 @@ def test_openai_at_another_host_is_spoken_to_as_compatible_and_priced_by_name() 
         provider(loaded(f"providers: {{openai: {written}}}"), "openai") for written in ("{}", "{base_url: 'https://x.example/v1'}")
     )
     assert (own.kind.modern, foreign.kind.modern) == (True, False)
-    assert foreign.prices.rates("gpt-4o", NOW) == own.prices.rates("gpt-4o", NOW)
+    assert foreign.prices.rates("nobody-knows", NOW) is own.prices.rates("nobody-knows", NOW) is None
+    assert worst(foreign.prices.rates("gpt-4o", NOW), 1000, 1000) == worst(own.prices.rates("gpt-4o", NOW), 1000, 1000)
 
 
 def test_a_key_from_the_environment_is_not_sent_to_a_host_that_only_the_file_names() -> None:

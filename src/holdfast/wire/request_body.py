@@ -57,6 +57,25 @@ def checked(decode: Callable[[bytes | Raw], T], raw: bytes | Raw, at: str = "") 
         raise MalformedRequest("The request body is nested too deeply.", at or None) from None
 
 
+def check_names(fields: Fields, guarded: frozenset[str]) -> None:
+    """Raises MalformedRequest for a field that is one of `guarded` only where capitals, look-alike letters or underscores do not count.
+
+    Some servers read names so (Go's and .NET's JSON, protobuf): what was checked here would not be what counts there.
+    """
+    names = "".join(fields)
+    if names.isascii() and names.islower():
+        return
+    squeezed = {_squeezed(name): name for name in guarded}
+    for name in fields:
+        meant = squeezed.get(_squeezed(name))
+        if meant is not None and name != meant:
+            raise MalformedRequest(f"Invalid request: some servers read the field {name[:64]!r} as {meant}; write it so.", meant)
+
+
+def _squeezed(name: str) -> str:
+    return name.casefold().replace("_", "")
+
+
 def without(fields: Fields, names: Iterable[str]) -> Raw:
     """The fields as one JSON object, those named left out."""
     kept = dict(fields)
