@@ -338,3 +338,29 @@ def test_what_is_sent_is_what_was_bounded_though_a_field_comes_twice() -> None:
     call = FORMAT.parse(data)
     assert call.max_output == 50
     assert json.loads(FORMAT.rewrite(data, call, Rewrite()), object_pairs_hook=list)[2:] == [("max_output_tokens", 50)]
+
+
+def test_reasoning_that_the_provider_keeps_counts_as_the_longest_output_up_to_a_whole_context() -> None:
+    def bound(**fields: Any) -> int:
+        items = [{"role": "user", "content": "x"}, *[{"type": "reasoning", "id": "rs_1", "summary": [], **fields}] * 20]
+        return FORMAT.parse(body(input=items)).input_bound
+
+    assert 1_000_000 <= bound() <= 1_050_000
+    assert bound(encrypted_content="gAAAA") < 5_000
+
+
+def test_a_recording_counts_by_its_length() -> None:
+    audio = {"type": "input_audio", "input_audio": {"data": "//s" + "A" * 100_000, "format": "mp3"}}
+    assert FORMAT.parse(body(input=[{"role": "user", "content": [audio]}])).input_bound < 5_000
+
+
+def test_what_the_provider_ran_and_the_tier_that_served_are_read() -> None:
+    answer = answered(SAID, CALLED, SEARCHED, {"type": "mcp_list_tools"}, service_tier="priority")
+    assert answer.hosted == ("web_search", "mcp_list_tools")
+    assert answer.usage is not None and answer.usage.tier == "priority"
+
+
+@pytest.mark.parametrize(("total", "output"), [(15, 5), (115, 105), (3, 5), (None, 5), (-7, 5), (10**20, 5)])
+def test_reasoning_outside_the_output_is_found_in_the_total(total: Any, output: int) -> None:
+    answer = answered(usage={"input_tokens": 10, "output_tokens": 5, "total_tokens": total})
+    assert answer.usage is not None and answer.usage.output == output
