@@ -249,7 +249,7 @@ def test_memory_for_names_that_callers_invent_is_bounded() -> None:
     prices = PriceList(overrides=(("*", Rates(input=0, output=0)),))
     for number in range(10_000):
         prices.rates(f"model-{number}", NOW)
-    assert len(prices._known) <= 4096
+    assert len(prices._known) <= 1024
 
 
 def test_price_lists_are_equal_whatever_they_were_asked() -> None:

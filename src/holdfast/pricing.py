@@ -23,7 +23,7 @@ MAX_OUTPUT = 1_000_000_000
 
 _DAY_NS = 86_400 * SECOND
 _MAX_NAME = 256
-_MAX_KNOWN = 4096
+_MAX_KNOWN = 1024
 
 
 class Rates(Struct, frozen=True, kw_only=True):

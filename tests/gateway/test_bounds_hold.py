@@ -300,3 +300,12 @@ def told(asked: Asked, usage: Usage, text: str, how: str) -> Answer:
 def dearest_input(rates: Rates) -> int:
     flat = without_steps(rates)
     return max(flat.input, flat.cached_input or 0, flat.cache_write or 0, flat.cache_write_short or 0, 1)
+
+
+def test_what_a_tool_reads_may_take_a_call_over_every_step_of_the_price() -> None:
+    body = {"model": "gpt-6.1-sol", "input": "x", "max_output_tokens": 100_000, "tools": [{"type": "mcp"}], "service_tier": "default"}
+    asked = Asked(openai_responses.FORMAT, openai.PLUGIN.prices, "gpt-6.1-sol", body, 1, hosted=True)
+    _, _, rates, found = admitted(asked, LIMITS[0])
+    assert found.ask.usd_most - TOOL.usd >= cost(rates, Usage(input=300_000, output=100_000, tier="default")) - cost(
+        rates, Usage(input=300_000, tier="default")
+    )

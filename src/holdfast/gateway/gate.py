@@ -30,7 +30,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     origin: Origin
     endpoint: Endpoint
     price: int | None
-    history: int
+    history: int = 0
     began_wall_ns: int
     total_at_ns: int
 

@@ -63,7 +63,7 @@ def check_names(fields: Fields, guarded: frozenset[str]) -> None:
     Some servers read names so (Go's and .NET's JSON, protobuf): what was checked here would not be what counts there.
     """
     names = "".join(fields)
-    if names.isascii() and names.islower():
+    if names.isascii() and names == names.lower():
         return
     squeezed = {_squeezed(name): name for name in guarded}
     for name in fields:
