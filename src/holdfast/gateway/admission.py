@@ -24,14 +24,19 @@ _MOST_WATCHED = 10**15
 
 _WEB_SEARCH = "web_search"
 _NOTHING = Ask(usd_least=0, usd_most=0)
+_LIFT = "lift the limit for this agent"
+_CONTINUES_UNKNOWN = "the answer that it continues (previous_response_id) is not known here"
 
 Charges = tuple[tuple[Limit, str], ...]
 """The limits that a call draws on, each with the value that is counted (an agent's name, a user's id, …)."""
 
+_Drawn = tuple[Limit, str] | None
+"""The first of them that counts money, or tokens, and may refuse."""
+
 
 class Added(Struct, frozen=True, kw_only=True):
-    """What tools that the provider runs may add to a call at most, all together. usd: of each tool, by its type. known: whether all of
-    them have a price. tokens: None when one of them has no bound."""
+    """What tools that the provider runs may add to a call at most. usd: of each that has a price, by its type; total: of all of them.
+    tokens: of all together, None when one of them has no bound."""
 
     usd: tuple[tuple[str, Nano], ...] = ()
     total: Nano = 0
@@ -121,8 +126,8 @@ def _ask(
     input_bound: int,
     most_output: int,
     added: Added,
-    spend_limit: "_Drawn",
-    token_limit: "_Drawn",
+    spend_limit: _Drawn,
+    token_limit: _Drawn,
 ) -> Ask:
     """A mark to watch must neither refuse nor lower what an agent asks for, be it all the money there is."""
     least_output = min(LEAST_OUTPUT * call.choices, most_output)
@@ -221,9 +226,6 @@ def _added(hosted: tuple[str, ...], provider: ProviderOptions | None) -> Added:
     return Added(usd=tuple(usd), total=sum([each for _, each in usd]), tokens=tokens)
 
 
-_Drawn = tuple[Limit, str] | None
-
-
 def _binding(drawn: Charges, unit: str) -> _Drawn:
     for charge in drawn:
         if charge[0].unit == unit and charge[0].binding:
@@ -260,12 +262,14 @@ def _without_bound(
         return _refused("call_without_bound", call, limit, _CONTINUES_UNKNOWN, "send the whole history instead, with `store: false`")
     for name in call.hosted:
         price = None if provider is None else provider.hosted_tool(name)
-        if price is None or (token_limit is not None and price.tokens is None):
-            return _unpriced_tool(call, token_limit or limit if price is not None else limit, name, provider, token_limit is not None)
+        if price is None:
+            return _unpriced_tool(call, limit, name, provider, with_tokens=token_limit is not None)
+        if token_limit is not None and price.tokens is None:
+            return _unpriced_tool(call, token_limit, name, provider, with_tokens=True)
     return None
 
 
-def _unpriced_tool(call: Call, limit: tuple[Limit, str], name: str, provider: ProviderOptions | None, with_tokens: bool) -> Refusal:
+def _unpriced_tool(call: Call, limit: tuple[Limit, str], name: str, provider: ProviderOptions | None, *, with_tokens: bool) -> Refusal:
     base = name.rstrip("0123456789")  # a version
     pattern = (name if base == name else base + "*")[:64]
     where = "providers.NAME" if provider is None else f"providers.{provider.name}"
@@ -273,10 +277,6 @@ def _unpriced_tool(call: Call, limit: tuple[Limit, str], name: str, provider: Pr
     why = f"a tool that the provider runs ({name[:64]!r}) reads and bills what the request does not tell"
     way_out = f'write the most that one call may cost through it, such as {where}.hosted_tools: {{"{pattern}": {bound}}}'
     return _refused("call_without_bound", call, limit, why, way_out)
-
-
-_LIFT = "lift the limit for this agent"
-_CONTINUES_UNKNOWN = "the answer that it continues (previous_response_id) is not known here"
 
 
 def _refused(kind: str, call: Call, limit: tuple[Limit, str], why: str, way_out: str) -> Refusal:

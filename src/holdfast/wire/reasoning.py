@@ -8,7 +8,7 @@ from msgspec import Struct
 from holdfast.wire.call import Call
 
 _HIDING = re.compile(
-    r"(?:^|[/:.])(?:o\d|gpt-(?!3|4|oss)|codex|computer-use|gemini|grok|claude-(?!v?[1-4]|instant|(?:opus|sonnet|haiku)-[34]))",
+    r"(?:^|[/:.])(?:o\d|gpt-(?!3|4|oss)|codex|computer-use|gemini|grok|claude-(?!v?[1-4](?!\d)|instant|(?:opus|sonnet|haiku)-[34](?!\d)))",
     re.IGNORECASE,
 )
 """Families whose thoughts the provider keeps back, or gives away as summaries, unasked; behind a reseller's prefix too. Claude thinks
