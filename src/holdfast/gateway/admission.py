@@ -100,7 +100,7 @@ def bounds(
     if call.hosted:
         added = _added(call.hosted, provider)
         dearest = rates and without_steps(rates)  # what the tools read may take the call over any step
-    spend_limit, token_limit = _binding(drawn, "usd"), _binding(drawn, "tokens")
+    spend_limit, token_limit = _binding(drawn)
     if spend_limit is not None or token_limit is not None:
         why = _without_bound(call, rates, spend_limit, token_limit, provider, history)
         if why is not None:
@@ -226,11 +226,17 @@ def _added(hosted: tuple[str, ...], provider: ProviderOptions | None) -> Added:
     return Added(usd=tuple(usd), total=sum([each for _, each in usd]), tokens=tokens)
 
 
-def _binding(drawn: Charges, unit: str) -> _Drawn:
+def _binding(drawn: Charges) -> tuple[_Drawn, _Drawn]:
+    """The limits on money and on tokens, the first of each."""
+    spend_limit: _Drawn = None
+    token_limit: _Drawn = None
     for charge in drawn:
-        if charge[0].unit == unit and charge[0].binding:
-            return charge
-    return None
+        unit = charge[0].unit
+        if unit == "usd":
+            spend_limit = spend_limit or (charge if charge[0].binding else None)
+        elif unit == "tokens":
+            token_limit = token_limit or (charge if charge[0].binding else None)
+    return spend_limit, token_limit
 
 
 def _dearer_pictures(call: Call, model: str) -> int:

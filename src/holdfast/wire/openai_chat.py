@@ -27,6 +27,7 @@ _UNBOUNDED_FIELDS = {
     "prediction": "tokens of a prediction that are rejected are billed beyond the bound of generated tokens",
     "audio": "audio is billed at its own price",
 }
+_SPECIAL = frozenset({*_HOSTED_FIELDS, *_UNBOUNDED_FIELDS})
 _OFF = (NULL, Raw(b"[]"), Raw(b"false"))
 
 _Tokens = Annotated[int, Meta(ge=-1, le=10**12)]
@@ -55,7 +56,7 @@ class _Tool(Struct, gc=False):
     type: str | None = None
 
 
-_GUARDED = frozenset({*_Params.__struct_fields__, *_HOSTED_FIELDS, *_UNBOUNDED_FIELDS, "messages", "tools", "functions"})
+_GUARDED = frozenset({*_Params.__struct_fields__, *_SPECIAL, "messages", "tools", "functions"})
 
 _params = msgspec.json.Decoder(_Params).decode
 _raw_list = msgspec.json.Decoder(list[Raw]).decode
@@ -86,6 +87,7 @@ class _OpenAIChat:
         tools = fields.get(tools_field, NULL)
         schemas = checked(_tools, tools, tools_field) or ()
         media = media_bound(messages, params.model)
+        special = not _SPECIAL.isdisjoint(fields)
         overheads = _PER_REQUEST + _PER_MESSAGE * len(messages) + _PER_TOOL * len(schemas)
         limit = _max_output(params)
         choices = params.n or 1
@@ -102,8 +104,8 @@ class _OpenAIChat:
             unambiguous=not has_duplicates(line, fields),
             input_bound=len(body) + overheads + media.tokens,
             pictures=media.pictures,
-            unbounded=_unbounded(fields) or media.unbounded,
-            hosted=_hosted(fields, params.model, schemas),
+            unbounded=(_unbounded(fields) if special else "") or media.unbounded,
+            hosted=_hosted(fields, params.model, schemas) if special or schemas or "-search-" in params.model else (),
             tier=params.service_tier if params.service_tier not in (None, "auto") else "",
             user=_user(params),
         )
@@ -183,20 +185,16 @@ def _usage_wanted(call: Call) -> bool:
 
 
 def _unbounded(fields: Fields) -> str:
-    if not _UNBOUNDED_FIELDS.keys().isdisjoint(fields):
-        for name, reason in _UNBOUNDED_FIELDS.items():
-            if fields.get(name, NULL) not in _OFF:
-                return reason
+    for name, reason in _UNBOUNDED_FIELDS.items():
+        if fields.get(name, NULL) not in _OFF:
+            return reason
     return ""
 
 
 def _hosted(fields: Fields, model: str, tools: list[_Tool] | tuple[()]) -> tuple[str, ...]:
     """The tools that the provider runs: by their own fields, in the list of tools, built into models that search."""
-    found: list[str] = []
-    if not _HOSTED_FIELDS.keys().isdisjoint(fields):
-        found += [kind for name, kind in _HOSTED_FIELDS.items() if fields.get(name, NULL) not in _OFF]
-    if tools:
-        found += [tool.type for tool in tools if tool.type not in (None, "function", "custom")]
+    found = [kind for name, kind in _HOSTED_FIELDS.items() if fields.get(name, NULL) not in _OFF]
+    found += [tool.type for tool in tools if tool.type not in (None, "function", "custom")]
     if "-search-" in model and "web_search" not in found:
         found.append("web_search")
     return tuple(found)
