@@ -117,11 +117,11 @@ class Guard:
     def settle(self, found: Bounds) -> tuple[AttemptResult, Cost]:
         reservation = self.got.pop()
         assert isinstance(reservation, Reservation)
-        output_to_send(found, self.call, reservation.usd)
+        output_to_send(found, self.call, reservation.usd, reservation.tokens)
         now = self.clock.monotonic_ns()
         result = AttemptResult(status=200, whole=True, began_ns=now, ended_ns=now, received=len(ANSWER))
-        cost = settlement(result, self.answer, found, reservation.usd)
-        reservation.settle(cost.charged, 0)
+        cost = settlement(result, self.answer, found, reservation.usd, reservation.tokens)
+        reservation.settle(cost.charged, cost.tokens)
         return result, cost
 
     def judge(self, result: AttemptResult) -> None:

@@ -11,10 +11,23 @@ from genai_prices.data import providers
 from genai_prices.types import ClauseEquals, ClauseOr, ClauseStartsWith, MatchLogic, ModelInfo
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from holdfast.clock import SECOND
 from holdfast.events.usage import Usage
-from holdfast.pricing import MAX_OUTPUT, PriceList, Rates, Tier, affordable_output, cost, matches, worst, worst_between
+from holdfast.pricing import (
+    MAX_OUTPUT,
+    PriceList,
+    Rates,
+    Terms,
+    Tier,
+    affordable_output,
+    cost,
+    matches,
+    without_steps,
+    worst,
+    worst_between,
+)
 
 NOW = 1_795_000_000 * SECOND  # 2026-11-18
 DAY = 86_400 * SECOND
@@ -183,7 +196,7 @@ def test_a_model_that_the_provider_does_not_list_has_no_rates(model: str) -> Non
 
 
 @pytest.mark.parametrize(("source", "model"), TEXT)
-@pytest.mark.parametrize("tier", ["default", "priority", "fast", "flex", "no-such-tier"])
+@pytest.mark.parametrize("tier", ["default", "priority", "fast", "flex"])
 def test_a_tier_is_never_cheaper_than_standard_and_never_cheaper_than_published(source: str, model: ModelInfo, tier: str) -> None:
     name = next(names_of(model.match), model.id)
     prices = PriceList(provider=source)
@@ -236,7 +249,7 @@ def test_memory_for_names_that_callers_invent_is_bounded() -> None:
     prices = PriceList(overrides=(("*", Rates(input=0, output=0)),))
     for number in range(10_000):
         prices.rates(f"model-{number}", NOW)
-    assert len(prices._known) <= 4096
+    assert len(prices._known) <= 1024
 
 
 def test_price_lists_are_equal_whatever_they_were_asked() -> None:
@@ -252,3 +265,95 @@ def test_a_star_stands_for_any_text_and_everything_else_for_itself(parts: list[s
     assert matches("*".join(parts), text)
     if len(parts) == 1:
         assert not matches(parts[0], text + "x")
+
+
+TERMS = Terms(unasked=("priority", "fast"), tells_tier=True)
+CLAUDE = Terms(geos=(("global", 100), ("us", 110)))
+
+
+def at(prices: PriceList, usage: Usage, model: str = "gpt-5.1", tier: str = "", geo: str = "") -> int:
+    rates = prices.rates(model, NOW, tier, geo)
+    assert rates is not None
+    return cost(rates, usage)
+
+
+def bound(prices: PriceList, model: str = "gpt-5.1", tier: str = "", geo: str = "") -> int:
+    rates = prices.rates(model, NOW, tier, geo)
+    assert rates is not None
+    return worst(rates, 1_000, 1_000)
+
+
+def test_a_call_that_names_no_tier_is_bounded_by_the_dearest_and_settled_by_the_one_that_served() -> None:
+    prices = PriceList(provider="openai", terms=TERMS)
+    standard, asked = (bound(prices, tier=tier) for tier in ("default", ""))
+    assert asked == bound(prices, tier="auto") == 2 * standard == bound(prices, tier="priority")
+    served = {tier: at(prices, Usage(input=1_000, output=1_000, tier=tier)) for tier in ("default", "flex", "priority", "fast", "")}
+    assert served == {"default": standard, "flex": standard // 2, "priority": asked, "fast": asked, "": asked}
+
+
+def test_a_tier_that_nobody_reports_is_the_standard_one_only_where_it_may_be_left_out() -> None:
+    silent = PriceList(provider="openai", terms=Terms(unasked=("priority",)))
+    usage = Usage(input=1_000, output=1_000)
+    assert bound(silent) == 2 * at(silent, usage) == 2 * bound(silent, tier="default")
+    assert at(silent, usage, tier="priority") == bound(silent)
+    assert at(silent, Usage(input=1_000, output=1_000, tier="priority")) == bound(silent)
+
+
+@pytest.mark.parametrize("tier", ["flex", "scale", "standard_only", "batch"])
+def test_a_cheaper_tier_is_bounded_by_the_standard_price(tier: str) -> None:
+    prices = PriceList(provider="openai", terms=TERMS)
+    assert bound(prices, tier=tier) == bound(prices, tier="default")
+
+
+@pytest.mark.parametrize("tier", ["ultrafast", "x" * 300, "Priority"])
+def test_a_tier_that_has_no_price_has_no_bound(tier: str) -> None:
+    assert PriceList(provider="openai", terms=TERMS).rates("gpt-5.1", NOW, tier) is None
+
+
+def test_a_tier_that_answers_invent_costs_what_was_reserved() -> None:
+    prices = PriceList(provider="openai", terms=TERMS)
+    assert at(prices, Usage(input=1_000, output=1_000, tier="ultrafast")) == bound(prices)
+
+
+def test_a_geography_costs_what_is_published_and_an_unknown_one_more() -> None:
+    prices = PriceList(provider="anthropic", terms=CLAUDE)
+    plain, unnamed, us, unknown = (bound(prices, "claude-opus-4-8", geo=geo) for geo in ("global", "", "us", "mars"))
+    assert unnamed == us == plain * 11 // 10
+    assert unknown == plain * 3 // 2
+    used = {
+        geo: at(prices, Usage(input=1_000, output=1_000, cache_write=1_000, geo=geo), "claude-opus-4-8") for geo in ("global", "us", "")
+    }
+    assert used == {"global": plain, "us": us, "": plain}
+    assert at(prices, Usage(input=1_000, output=1_000, cache_write=1_000), "claude-opus-4-8", geo="us") == us
+
+
+def test_speed_and_geography_multiply() -> None:
+    prices = PriceList(provider="anthropic", terms=CLAUDE)
+    usage = Usage(input=1_000, output=1_000, tier="fast", geo="us")
+    plain = Usage(input=1_000, output=1_000, tier="standard", geo="global")
+    assert at(prices, usage, "claude-opus-4-8", "fast") == 2 * at(prices, plain, "claude-opus-4-8", "fast") * 11 // 10
+
+
+def test_a_percentage_holds_for_every_tier_and_step() -> None:
+    regional = PriceList(provider="openai", terms=Terms(percent=110))
+    for read in (1_000, 300_000):
+        usage = Usage(input=read, output=1_000, cached_input=500)
+        assert at(regional, usage, "gpt-6.1-sol") == at(PriceList(provider="openai"), usage, "gpt-6.1-sol") * 11 // 10
+
+
+@given(rates=tiered_rates(), usage=usages())
+def test_rates_without_steps_bound_every_length(rates: Rates, usage: Usage) -> None:
+    assert worst(without_steps(rates), usage.input, usage.output) >= worst(rates, usage.input, usage.output)
+    assert without_steps(rates).tiers == ()
+
+
+@given(picked=st.sampled_from(TEXT), usage=usages(), asked=st.sampled_from(["", "default", "priority", "flex", "fast"]), data=st.data())
+def test_no_answer_of_a_tier_that_may_serve_costs_more_than_the_worst_case(
+    picked: tuple[str, ModelInfo], usage: Usage, asked: str, data: st.DataObject
+) -> None:
+    source, model = picked
+    rates = PriceList(provider=source, terms=TERMS).rates(next(names_of(model.match), model.id), NOW, asked)
+    assert rates is not None
+    may = {"": ("default", "priority", "fast", ""), "default": ("default", "")}.get(asked, (asked, "default", ""))
+    served = replace(usage, tier=data.draw(st.sampled_from(may)))
+    assert cost(rates, served) <= worst(rates, usage.input, usage.output)

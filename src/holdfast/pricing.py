@@ -23,7 +23,7 @@ MAX_OUTPUT = 1_000_000_000
 
 _DAY_NS = 86_400 * SECOND
 _MAX_NAME = 256
-_MAX_KNOWN = 4096
+_MAX_KNOWN = 1024
 
 
 class Rates(Struct, frozen=True, kw_only=True):
@@ -31,7 +31,8 @@ class Rates(Struct, frozen=True, kw_only=True):
 
     cached_input: read from the provider's cache. cache_write: written to it for the longest time that it offers; cache_write_short: for
     the shortest. None: as input. web_search: nano-dollars per search. per_call: nano-dollars per call. tiers: what holds instead for a
-    call whose whole input is longer, ascending.
+    call whose whole input is longer, ascending. served: what holds instead for an answer that says at which service tier and in which
+    geography it was made (`Usage.tier`, `Usage.geo`).
     """
 
     input: int
@@ -42,6 +43,7 @@ class Rates(Struct, frozen=True, kw_only=True):
     web_search: int = 0
     per_call: int = 0
     tiers: tuple["Tier", ...] = ()
+    served: dict[tuple[str, str], "Rates"] = {}
 
     def at(self, input_tokens: int) -> "Rates":
         """The rates of a call with that much input: they hold for all of its tokens, not only for those above the threshold."""
@@ -59,42 +61,61 @@ class Tier(Struct, frozen=True):
     rates: Rates
 
 
+class Terms(Struct, frozen=True, kw_only=True):
+    """How a provider picks among its published prices.
+
+    unasked: tiers that may serve a call that names none, because the customer's project says so. tells_tier: its answers always say which
+    tier served them. geos: (geography that a call may name, percent of every token price); the dearest may hold for a call that names none.
+    percent: of every token price, on top.
+    """
+
+    unasked: tuple[str, ...] = ()
+    tells_tier: bool = False
+    geos: tuple[tuple[str, int], ...] = ()
+    percent: int = 100
+
+
 class PriceList(Struct, frozen=True, kw_only=True, dict=True):
     """Where the rates of a provider's models come from.
 
     overrides: (model name with `*` as wildcard, rates), the first that matches counts. provider: id in genai-prices (data bundled with
-    that package, read offline) for what no override matches; "" for no other source.
+    that package, read offline) for what no override matches; "" for no other source. terms: what the published prices leave open.
     """
 
     overrides: tuple[tuple[str, Rates], ...] = ()
     provider: str = ""
+    terms: Terms = Terms()
 
-    def rates(self, model: str, now_ns: int, tier: str = "") -> Rates | None:
+    def rates(self, model: str, now_ns: int, tier: str = "", geo: str = "") -> Rates | None:
         """The rates of `model` on the day of `now_ns` (wall clock), or None when no price is known.
 
-        tier: the service tier or speed that the call asks for (`priority`, `fast`, …). Never below the standard price: a discount (`flex`)
-        may be asked for and not granted. Take the rates once per call: reserve and settle must agree.
+        tier: the service tier or speed that the call asks for (`priority`, `fast`, …), "" when it leaves it to the provider; geo: likewise
+        the geography. They are the dearest at which such a call may be served: never below the standard price, since a discount
+        (`flex`) may be asked for and not granted. Take them once per call: reserve and settle must agree.
         """
-        if len(model) > _MAX_NAME or len(tier) > _MAX_NAME:
+        if len(model) > _MAX_NAME or len(tier) > _MAX_NAME or len(geo) > _MAX_NAME:
             return None  # the names are the callers': no memory without a bound for them
-        key = (model, tier, now_ns // _DAY_NS)
+        key = (model, tier, geo, now_ns // _DAY_NS)
         try:
             return self._known[key]
         except KeyError:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
-            found = self._known[key] = self._find(model, now_ns, tier)
+            found = self._known[key] = self._find(model, now_ns, tier, geo)
             return found
 
     @cached_property
-    def _known(self) -> dict[tuple[str, str, int], Rates | None]:
+    def _known(self) -> dict[tuple[str, str, str, int], Rates | None]:
         return {}
 
-    def _find(self, model: str, now_ns: int, tier: str) -> Rates | None:
+    def _find(self, model: str, now_ns: int, tier: str, geo: str) -> Rates | None:
         for pattern, rates in self.overrides:
             if matches(pattern, model):
                 return rates
-        return _published(self.provider, model, datetime.fromtimestamp(now_ns // SECOND, UTC), tier) if self.provider else None
+        if not self.provider:
+            return None
+        tiers = _published(self.provider, model, datetime.fromtimestamp(now_ns // SECOND, UTC))
+        return None if tiers is None else _dearest_served(tiers, self.terms, tier, geo)
 
 
 def matches(pattern: str, text: str) -> bool:
@@ -104,7 +125,9 @@ def matches(pattern: str, text: str) -> bool:
 
 def cost(rates: Rates, usage: Usage) -> Nano:
     """What an answer cost, rounded up to the next nano-dollar."""
-    held = rates.at(usage.input)
+    if rates.served:
+        rates = rates.served.get((usage.tier, usage.geo), rates)
+    held = rates.at(usage.input) if rates.tiers else rates
     plain = max(0, usage.input - usage.cached_input - usage.cache_write)
     short = min(usage.cache_write_short, usage.cache_write)
     tokens = (
@@ -137,6 +160,13 @@ def affordable_output(rates: Rates, input_bound: int, money: Nano) -> int:
     if dearest_output == 0:
         return MAX_OUTPUT if left >= 0 else -1
     return min(left // dearest_output, MAX_OUTPUT)
+
+
+def without_steps(rates: Rates) -> Rates:
+    """The highest rates at any length of input, for a call whose length nobody knows."""
+    for tier in rates.tiers:
+        rates = replace(_higher(rates, tier.rates), tiers=rates.tiers)
+    return replace(rates, tiers=())
 
 
 def _dearest(rates: Rates, input_bound: int) -> tuple[int, int, int]:
@@ -173,19 +203,60 @@ _IGNORED = frozenset({"storage_searches_kcount"})
 """Searches in files kept by the provider: a call with such tools cannot be bounded, and its usage does not count them."""
 
 
-def _published(provider: str, model: str, now: datetime, tier: str) -> Rates | None:
-    """The rates in the data of genai-prices; None when the model is unknown or not priced by the token alone."""
+_STANDARD = ("default", "standard")
+_PREMIUM = frozenset({"priority", "fast"})
+"""Tiers that a model without a price for them does not have: it is served at the standard price, or not at all."""
+_NEVER_DEARER = frozenset({*_STANDARD, "standard_only", "flex", "batch", "scale"})
+"""Tiers that cost the standard price or less; `scale` is capacity that was paid in advance."""
+
+_UNKNOWN_GEO_PERCENT = 150
+"""Of a geography that nobody has published a price for; those known cost 110."""
+
+
+def _published(provider: str, model: str, now: datetime) -> dict[str, Rates] | None:
+    """The rates in the data of genai-prices by service tier or speed; None when the model is unknown or not priced by the token alone."""
     from genai_prices.data import providers  # 150 ms: paid by the gateway at its first price, never by the command line
 
     source = next((known for known in providers if known.id == provider), None)
     info = source.find_model(model) if source else None
-    if info is None:
+    standard = None if info is None else _rates(info.get_prices(now))
+    if info is None or standard is None:
         return None
-    standard = _rates(info.get_prices(now))
-    if standard is None or not tier:
-        return standard
-    asked = _rates(info.get_prices(now, {"service_tier": tier, "speed": tier}))
-    return standard if asked is None else _dearer(standard, asked)
+    found = dict.fromkeys(_STANDARD, standard)
+    for variant in info.price_variants or ():
+        tier = str(variant.when.get("service_tier") or variant.when.get("speed") or "")
+        rates = _rates(info.get_prices(now, {"service_tier": tier, "speed": tier})) if tier else None
+        if rates is not None and tier not in _STANDARD:
+            found[tier] = rates
+    return found
+
+
+def _dearest_served(tiers: dict[str, Rates], terms: Terms, tier: str, geo: str) -> Rates | None:
+    """The rates of a call that asks for a tier and a geography, and of its answer wherever it was served; None for an unknown tier.
+
+    tiers: the rates of each, the standard one among them.
+    """
+    standard = tiers["default"]
+    asked = terms.unasked if tier in ("", "auto") else (tier,)
+    if any(name not in tiers and name not in _NEVER_DEARER and name not in _PREMIUM for name in asked):
+        return None
+    dearest = standard
+    for name in asked:
+        dearest = _dearer(dearest, tiers.get(name, standard))
+    silent = dearest if terms.tells_tier or not (tier in ("", "auto") or tier in _NEVER_DEARER) else standard
+    geos = {name: percent * terms.percent for name, percent in terms.geos}
+    if not geos:
+        percent = unsaid = 100 * terms.percent
+    elif geo:
+        percent = unsaid = geos.get(geo, _UNKNOWN_GEO_PERCENT * terms.percent)
+    else:  # what does not say where it was served is too old to be served anywhere in particular
+        percent, unsaid = max(geos.values()), 100 * terms.percent
+    served = {
+        (label, where): _times(rates, factor)
+        for label, rates in {**tiers, "": silent}.items()
+        for where, factor in {**geos, "": unsaid}.items()
+    }
+    return replace(_times(dearest, percent), served=served)
 
 
 def _rates(price: "ModelPrice") -> Rates | None:
@@ -218,6 +289,18 @@ def _price_at(price: "Decimal | TieredPrices", input_tokens: int) -> Decimal:
     if isinstance(price, Decimal):
         return price
     return next((tier.price for tier in reversed(price.tiers) if input_tokens > tier.start), price.base)
+
+
+def _times(rates: Rates, per_myriad: int) -> Rates:
+    """Every token price times so many ten-thousandths, rounded up."""
+    if per_myriad == 10_000:
+        return rates
+    changed = {
+        name: None if price is None else -(-price * per_myriad // 10_000)
+        for name in ("input", "output", "cached_input", "cache_write", "cache_write_short")
+        for price in (getattr(rates, name),)
+    }
+    return replace(rates, **changed, tiers=tuple(Tier(tier.above, _times(tier.rates, per_myriad)) for tier in rates.tiers))
 
 
 def _dearer(one: Rates, other: Rates) -> Rates:

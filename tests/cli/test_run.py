@@ -62,7 +62,8 @@ def test_the_checklists_own_command_line(asked: Asked, monkeypatch: pytest.Monke
 
 def test_every_option_and_no_dashes_before_the_command(asked: Asked, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").touch()
-    words = "--config c.yaml --agent support --release v2 --user ada --call-limit 0 --calls-per-hour 1000 --summary s.json agent -x"
+    words = "--config c.yaml --agent support --release v2 --user ada --call-limit 0 --calls-per-hour 1000 --token-limit 9"
+    words += " --summary s.json agent -x"
     assert holdfast_run(monkeypatch, *words.split()) == 0
     assert asked.request == RunRequest(
         command=("agent", "-x"),
@@ -73,6 +74,7 @@ def test_every_option_and_no_dashes_before_the_command(asked: Asked, monkeypatch
         user="ada",
         call_limit=0,
         calls_per_hour=1000,
+        token_limit=9,
         summary=Path("s.json"),
     )
 
@@ -95,6 +97,7 @@ def test_every_option_and_no_dashes_before_the_command(asked: Asked, monkeypatch
         (["--cost-limit", "ten", "--", "agent"], "--cost-limit ten"),
         (["--max-retries", "-1", "--", "agent"], "--max-retries"),
         (["--call-limit", "-1", "--", "agent"], "--call-limit"),
+        (["--token-limit", "-1", "--", "agent"], "--token-limit"),
         (["--calls-per-hour", "1.5", "--", "agent"], "--calls-per-hour"),
         (["--summary", "no/such/folder/s.json", "--", "agent"], "does not exist"),
         (["--cost", "5", "--", "agent"], "No such option"),

@@ -8,10 +8,10 @@ from holdfast.clock import SECOND
 from holdfast.config import Config, load, real_key_variables
 from holdfast.errors import ConfigError
 from holdfast.execution.upstream import Origin
-from holdfast.gateway.options import AgentOptions, Passthrough, ProviderOptions, Reply, Target, Timeouts
+from holdfast.gateway.options import AgentOptions, HostedTool, Passthrough, ProviderOptions, Reply, Target, Timeouts
 from holdfast.money import NANO
 from holdfast.policy.limit import WATCH_ONLY, WINDOWS, Limit
-from holdfast.pricing import Rates
+from holdfast.pricing import Rates, worst
 
 NOW = 1_795_000_000 * SECOND
 KEYS = {"OPENAI_API_KEY": "sk-real-1", "ANTHROPIC_API_KEY": "sk-real-2", "SUPPORT_AGENT_KEY": "hf-support"}
@@ -198,7 +198,8 @@ def test_openai_at_another_host_is_spoken_to_as_compatible_and_priced_by_name() 
         provider(loaded(f"providers: {{openai: {written}}}"), "openai") for written in ("{}", "{base_url: 'https://x.example/v1'}")
     )
     assert (own.kind.modern, foreign.kind.modern) == (True, False)
-    assert foreign.prices.rates("gpt-4o", NOW) == own.prices.rates("gpt-4o", NOW)
+    assert foreign.prices.rates("nobody-knows", NOW) is own.prices.rates("nobody-knows", NOW) is None
+    assert worst(foreign.prices.rates("gpt-4o", NOW), 1000, 1000) == worst(own.prices.rates("gpt-4o", NOW), 1000, 1000)
 
 
 def test_a_key_from_the_environment_is_not_sent_to_a_host_that_only_the_file_names() -> None:
@@ -282,3 +283,42 @@ def test_every_variable_that_holds_a_real_key_is_known() -> None:
         "GEMINI_API_KEY",
     }
     assert "SUPPORT_AGENT_KEY" not in real_key_variables(load(Path(__file__).parent / "contract.yaml", KEYS))
+
+
+def test_a_limit_may_count_tokens() -> None:
+    (limit,) = loaded("limits: [{tokens: 1000000, per: day, scope: user, alert_at: [50%, 900000]}]").gateway.limits
+    assert limit == Limit(scope="user", unit="tokens", amount=10**6, per_ns=WINDOWS["day"], marks=(500_000, 900_000))
+
+
+def test_tools_that_a_provider_runs_have_a_worst_price() -> None:
+    written = "{kind: openai, hosted_tools: {'web_search*': {usd: 0.30, tokens: 200000}, mcp: {usd: 1}}}"
+    found = provider(loaded(f"providers: {{x: {written}}}"), "x")
+    assert found.hosted_tool("web_search_preview") == HostedTool(usd=3 * NANO // 10, tokens=200_000)
+    assert found.hosted_tool("mcp") == HostedTool(usd=NANO)
+    assert found.hosted_tool("code_interpreter") is None
+
+
+@pytest.mark.parametrize(
+    ("tools", "error"),
+    [
+        (
+            "{mcp: {tokens: 5}}",
+            "holdfast.yaml:1: providers.x.hosted_tools.mcp: needs usd, the most that one call may cost through such tools",
+        ),
+        ("{mcp: {usd: -1}}", 'holdfast.yaml:1: providers.x.hosted_tools.mcp.usd: expected an amount of USD such as 0.50, not "-1"'),
+        (
+            "{'*': {usd: 1}, mcp: {usd: 2}}",
+            'holdfast.yaml:1: providers.x.hosted_tools.mcp: never used: "*" stands before it and matches the same names',
+        ),
+        ("{mcp: {usd: 1, token: 2}}", 'holdfast.yaml:1: providers.x.hosted_tools.mcp.token: unknown key; did you mean "tokens"?'),
+    ],
+)
+def test_a_mistake_about_such_tools_is_named(tools: str, error: str) -> None:
+    assert errors(f"providers: {{x: {{kind: openai, hosted_tools: {tools}}}}}") == [error]
+
+
+@pytest.mark.parametrize(("host", "tenths"), [("api.openai.com", 10), ("eu.api.openai.com", 11), ("api.openai.com.evil.example", 10)])
+def test_data_residency_costs_a_tenth_more(host: str, tenths: int) -> None:
+    rates = provider(loaded(f"providers: {{openai: {{base_url: 'https://{host}/v1'}}}}"), "openai").prices.rates("gpt-5.1", NOW, "default")
+    assert rates is not None
+    assert worst(rates, 1_000_000, 0) == NANO * 125 // 100 * tenths // 10

@@ -54,6 +54,15 @@ def test_a_call_limit_ends_a_runaway(site, option: str) -> None:
     assert site.provider.stats()["total"]["calls"] == site.provider.stats()["total"]["served"] == 5
 
 
+def test_a_token_limit_ends_a_runaway_before_it_is_passed(site) -> None:
+    site.configure()
+    done = site.run("--token-limit", "20000", agent=RUNAWAY)
+    total = site.provider.stats()["total"]
+    assert done.code == 122
+    assert 0.9 * 20_000 <= total["input_tokens"] + total["output_tokens"] <= 20_000
+    assert "stopped at a hard limit (exit 122)" in done.err
+
+
 OPENAI_SDK = """
 import openai
 client = openai.OpenAI()

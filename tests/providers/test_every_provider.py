@@ -73,3 +73,9 @@ def test_the_simulated_provider_takes_a_key_as_each_family_presents_it() -> None
     simulated = KINDS["simulated"]
     assert simulated.credentials("k", "openai") == ((b"authorization", b"Bearer k"),)
     assert simulated.credentials("k", "anthropic") == ((b"x-api-key", b"k"),)
+
+
+@every_kind
+def test_a_kind_knows_its_prices_behind_any_host(kind: ProviderKind) -> None:
+    for host in ("127.0.0.1", "api.example.com", "eu.api.openai.com"):
+        assert kind.prices_at(host).provider == kind.prices.provider

@@ -280,7 +280,8 @@ def test_the_input_bound_is_above_every_byte_of_text(text: str, more: list[str],
     ],
 )
 def test_what_the_provider_runs_or_keeps_has_no_bound(fields: dict[str, Any]) -> None:
-    assert FORMAT.parse(body(**fields)).unbounded
+    call = FORMAT.parse(body(**fields))
+    assert call.unbounded or call.hosted or call.continues
 
 
 @pytest.mark.parametrize(
@@ -294,7 +295,8 @@ def test_what_the_provider_runs_or_keeps_has_no_bound(fields: dict[str, Any]) ->
     ],
 )
 def test_what_the_agent_runs_has_a_bound(fields: dict[str, Any]) -> None:
-    assert not FORMAT.parse(body(**fields)).unbounded
+    call = FORMAT.parse(body(**fields))
+    assert (call.unbounded, call.hosted, call.continues) == ("", (), "")
 
 
 @pytest.mark.parametrize(
@@ -370,3 +372,28 @@ def test_a_refusal_has_the_type_of_its_status_and_the_numbers(status: int, kind:
     assert error["type"] == "error"
     expected = {"type": kind, "message": "No.", "limit": 5, "param": "model", "details": {"error_code": "spend_limit_reached"}}
     assert error["error"] == expected
+
+
+def test_speed_and_geography_are_asked_and_reported() -> None:
+    call = FORMAT.parse(body(speed="fast", inference_geo="us"))
+    assert (call.tier, call.geo) == ("fast", "us")
+    usage = {"input_tokens": 1, "output_tokens": 1, "service_tier": "priority", "speed": "fast", "inference_geo": "us"}
+    answer = FORMAT.answer(json.dumps({"content": [], "usage": usage}).encode())
+    assert answer.usage is not None
+    assert (answer.usage.tier, answer.usage.geo) == ("fast", "us")
+
+
+def test_what_the_provider_ran_is_read() -> None:
+    blocks = [
+        {"type": "server_tool_use", "id": "1", "name": "web_search", "input": {}},
+        {"type": "mcp_tool_use", "id": "2", "name": "x", "input": {}},
+        {"type": "tool_use", "id": "3", "name": "y", "input": {}},
+    ]
+    assert FORMAT.answer(json.dumps({"content": blocks}).encode()).hosted == ("web_search", "mcp")
+
+
+def test_every_mcp_server_counts_once() -> None:
+    server = {"type": "url", "url": "https://x", "name": "x"}
+    toolset = {"type": "mcp_toolset", "mcp_server_name": "x"}
+    assert FORMAT.parse(body(mcp_servers=[server, server])).hosted == ("mcp_server", "mcp_server")
+    assert FORMAT.parse(body(mcp_servers=[server], tools=[toolset])).hosted == ("mcp_toolset",)

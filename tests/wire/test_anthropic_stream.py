@@ -200,3 +200,14 @@ def test_counts_are_running_totals_and_the_last_one_wins() -> None:
 
 def test_generated_bytes_are_those_of_the_content() -> None:
     assert read(*EVENTS)[1].generated_bytes == len('Let me see… yes.Grüß dich.ls{"path": "/tmp"}pwd'.encode())
+
+
+def test_a_stream_whose_content_cannot_be_read_does_not_say_which_tools_ran() -> None:
+    def hosted(*events: bytes) -> tuple[str, ...] | None:
+        reader = AnthropicStreamReader()
+        reader.feed(b"".join([BEGIN, *events, *END]))
+        return reader.answer().hosted
+
+    assert hosted(start(0, type="server_tool_use", id="1", name="web_search", input={})) == ("web_search",)
+    assert hosted(start(0, type="text", text="")) == ()
+    assert hosted(start(0, type="server_tool_use", id="1", name=7, input={})) is None

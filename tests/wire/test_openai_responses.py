@@ -91,7 +91,7 @@ def test_the_user_is_found(fields: dict[str, Any], user: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tier", "read"), [("auto", ""), ("default", ""), (None, ""), ("priority", "priority"), ("flex", "flex"), ("fast", "fast")]
+    ("tier", "read"), [("auto", ""), ("default", "default"), (None, ""), ("priority", "priority"), ("flex", "flex"), ("fast", "fast")]
 )
 def test_a_tier_with_a_price_of_its_own_is_read(tier: str | None, read: str) -> None:
     assert FORMAT.parse(body(service_tier=tier)).tier == read
@@ -294,7 +294,8 @@ def test_the_input_bound_is_above_every_byte_of_text(text: str, other: str) -> N
     ],
 )
 def test_what_the_provider_runs_or_keeps_has_no_bound(fields: dict[str, Any]) -> None:
-    assert FORMAT.parse(body(**fields)).unbounded
+    call = FORMAT.parse(body(**fields))
+    assert call.unbounded or call.hosted or call.continues
 
 
 @pytest.mark.parametrize(
@@ -308,7 +309,8 @@ def test_what_the_provider_runs_or_keeps_has_no_bound(fields: dict[str, Any]) ->
     ],
 )
 def test_what_the_agent_runs_has_a_bound(fields: dict[str, Any]) -> None:
-    assert not FORMAT.parse(body(**fields)).unbounded
+    call = FORMAT.parse(body(**fields))
+    assert (call.unbounded, call.hosted, call.continues) == ("", (), "")
 
 
 def test_a_history_that_the_provider_keeps_is_named() -> None:
@@ -336,3 +338,29 @@ def test_what_is_sent_is_what_was_bounded_though_a_field_comes_twice() -> None:
     call = FORMAT.parse(data)
     assert call.max_output == 50
     assert json.loads(FORMAT.rewrite(data, call, Rewrite()), object_pairs_hook=list)[2:] == [("max_output_tokens", 50)]
+
+
+def test_reasoning_that_the_provider_keeps_counts_as_the_longest_output_up_to_a_whole_context() -> None:
+    def bound(**fields: Any) -> int:
+        items = [{"role": "user", "content": "x"}, *[{"type": "reasoning", "id": "rs_1", "summary": [], **fields}] * 20]
+        return FORMAT.parse(body(input=items)).input_bound
+
+    assert 1_000_000 <= bound() <= 1_050_000
+    assert bound(encrypted_content="gAAAA") < 5_000
+
+
+def test_a_recording_counts_by_its_length() -> None:
+    audio = {"type": "input_audio", "input_audio": {"data": "//s" + "A" * 100_000, "format": "mp3"}}
+    assert FORMAT.parse(body(input=[{"role": "user", "content": [audio]}])).input_bound < 5_000
+
+
+def test_what_the_provider_ran_and_the_tier_that_served_are_read() -> None:
+    answer = answered(SAID, CALLED, SEARCHED, {"type": "mcp_list_tools"}, service_tier="priority")
+    assert answer.hosted == ("web_search", "mcp_list_tools")
+    assert answer.usage is not None and answer.usage.tier == "priority"
+
+
+@pytest.mark.parametrize(("total", "output"), [(15, 5), (115, 105), (3, 5), (None, 5), (-7, 5), (10**20, 5)])
+def test_reasoning_outside_the_output_is_found_in_the_total(total: Any, output: int) -> None:
+    answer = answered(usage={"input_tokens": 10, "output_tokens": 5, "total_tokens": total})
+    assert answer.usage is not None and answer.usage.output == output

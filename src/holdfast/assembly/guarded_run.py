@@ -15,7 +15,7 @@ from holdfast.errors import UsageError
 from holdfast.events import RunEnded, RunStarted
 from holdfast.events.ids import uuid7
 from holdfast.gateway.options import AgentOptions, GatewayOptions
-from holdfast.policy.limit import WINDOWS, Limit, LimitReached
+from holdfast.policy.limit import WINDOWS, Limit, LimitReached, Unit
 from holdfast.runner.child import ChildOptions, Ended, StopReason, run_child
 from holdfast.runner.environment import child_environment
 from holdfast.runner.programs import adapt
@@ -117,12 +117,13 @@ def _agent(request: RunRequest, config: Config, key: str) -> AgentOptions:
 
 def _options(request: RunRequest, config: Config, agent: AgentOptions, run: str) -> GatewayOptions:
     """Only this run's key opens its gateway; the limits of the command line count this run alone."""
-    asked = (("usd", request.cost_limit, None), ("calls", request.call_limit, None), ("calls", request.calls_per_hour, WINDOWS["hour"]))
-    own = tuple(
-        Limit(scope="run", unit="usd" if unit == "usd" else "calls", amount=amount, per_ns=per_ns)
-        for unit, amount, per_ns in asked
-        if amount is not None
+    asked: tuple[tuple[Unit, int | None, int | None], ...] = (
+        ("usd", request.cost_limit, None),
+        ("calls", request.call_limit, None),
+        ("calls", request.calls_per_hour, WINDOWS["hour"]),
+        ("tokens", request.token_limit, None),
     )
+    own = tuple(Limit(scope="run", unit=unit, amount=amount, per_ns=per_ns) for unit, amount, per_ns in asked if amount is not None)
     return structs.replace(config.gateway, agents=(agent,), limits=config.gateway.limits + own, run=run, user=request.user)
 
 

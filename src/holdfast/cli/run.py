@@ -17,6 +17,7 @@ from holdfast.runner.request import RunRequest
 _DAY_S = 86_400
 _MOST_USD = 1_000_000_000
 _MOST_CALLS = 10**9
+_MOST_TOKENS = 10**15
 
 
 def _calls(meaning: str) -> Any:
@@ -37,6 +38,12 @@ def run(
     ] = None,
     call_limit: Annotated[int | None, _calls("Never make more than N calls (exit 122).")] = None,
     calls_per_hour: Annotated[int | None, _calls("Never make more than N calls in 60 minutes (exit 122).")] = None,
+    token_limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, max=_MOST_TOKENS, help="Never read and generate more than N tokens (exit 122).", show_default=False
+        ),
+    ] = None,
     summary: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write the summary here, too.", dir_okay=False, show_default=False)
     ] = None,
@@ -66,6 +73,7 @@ def run(
         cost_limit=_cost_limit(cost_limit),
         call_limit=call_limit,
         calls_per_hour=calls_per_hour,
+        token_limit=token_limit,
         summary=_summary_file(summary),
         look_up=_look_up(data_dir),
     )

@@ -1,4 +1,4 @@
-"""The `limits` lists: `{usd: 500, per: day, alert_at: 80%}`, `{calls: 1000, per: hour}`, `{usd: 5, per: hour, scope: user}`."""
+"""The `limits` lists: `{usd: 500, per: day, alert_at: 80%}`, `{calls: 1000, per: hour}`, `{tokens: 1000000, per: day, scope: user}`."""
 
 import re
 from collections.abc import Iterable
@@ -14,6 +14,8 @@ from holdfast.policy.limit import WINDOWS, Limit, Scope, Unit
 
 SCOPES: tuple[Scope, ...] = tuple(scope for scope in get_args(Scope) if scope != "tool")
 """Tools are not guarded by this version: a limit on them would never refuse anything."""
+
+UNITS: tuple[Unit, ...] = get_args(Unit)
 
 _WHOLES: tuple[Scope, ...] = ("run", "interaction", "user")
 """What may stand after `per` as well: so much in total for each of them."""
@@ -40,17 +42,18 @@ def _both(marks: tuple[int, ...], more: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _limit(section: Section, owner: str) -> Limit | None:
-    usd, calls = section.read("usd", money, None), section.read("calls", count, None)
-    written = [section.get(unit) for unit in ("usd", "calls")]
+    amounts = {"usd": section.read("usd", money, None), "calls": section.read("calls", count, None)}
+    amounts["tokens"] = section.read("tokens", count, None)
+    written = [unit for unit in UNITS if section.get(unit) is not None]
     per, scope = section.get("per"), section.get("scope")
     per_ns, whole = _window(per)
     counted: Scope = (None if scope is None else scope.read(_scope)) or whole or ("agent" if owner else "all")
     if scope is not None and whole not in (None, counted):
         scope.error(f"contradicts per: {whole}, which counts each {whole} in total")
-    if written.count(None) != 1:
-        section.error("a limit needs either usd or calls")
-    unit: Unit = "calls" if usd is None else "usd"
-    amount = calls if usd is None else usd
+    if len(written) != 1:
+        section.error("a limit needs one of usd, calls and tokens")
+    unit: Unit = written[0] if written else "calls"
+    amount = amounts[unit]
     alert_at = section.get("alert_at")
     marks = () if alert_at is None or amount is None else _marks(alert_at, unit, amount)
     section.close()

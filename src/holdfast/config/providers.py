@@ -1,13 +1,14 @@
 """The `providers` section: where a provider is, the key for it, its prices, the paths that are passed through."""
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from holdfast import plugins
 from holdfast.config.addresses import Address, address, check_name
 from holdfast.config.document import Problems, Section, Value
-from holdfast.config.quantities import flag, money, shown
+from holdfast.config.quantities import count, flag, money, shown
 from holdfast.errors import SecretError, did_you_mean
-from holdfast.gateway.options import Passthrough, ProviderOptions
+from holdfast.gateway.options import HostedTool, Passthrough, ProviderOptions
 from holdfast.money import Nano
 from holdfast.pricing import PriceList, Rates, matches
 from holdfast.providers import ProviderKind
@@ -33,6 +34,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     key: Key | None = None
     prices: tuple[tuple[str, Rates], ...] = ()
     passthrough: tuple[Passthrough, ...] = ()
+    hosted_tools: tuple[tuple[str, HostedTool], ...] = ()
 
 
 class Providers(Struct, frozen=True):
@@ -83,13 +85,14 @@ def _entry(name: str, value: Value, secrets: Secrets) -> Entry | None:
     reference = section.get("api_key")
     key = None if reference is None else _written_key(reference, secrets)
     prices, passthrough = _prices(section.section("prices")), _passthrough(section)
+    hosted_tools = _hosted_tools(section.section("hosted_tools"))
     section.close()
     if kind is None or (url is not None and where is None):
         return None
     if where is None and kind.base_url is None:
         section.error("needs a base_url, such as http://127.0.0.1:8000/v1")
         return None
-    return Entry(name=name, kind=kind, where=where, key=key, prices=prices, passthrough=passthrough)
+    return Entry(name=name, kind=kind, where=where, key=key, prices=prices, passthrough=passthrough, hosted_tools=hosted_tools)
 
 
 def _kind(section: Section, name: str) -> ProviderKind | None:
@@ -127,9 +130,15 @@ def _options(entry: Entry, key: Key) -> ProviderOptions:
         prefix=prefix,
         key=key.value,
         key_error=key.error,
-        prices=PriceList(overrides=entry.prices + kind.prices.overrides, provider=kind.prices.provider),
+        prices=_price_list(entry, where),
         passthrough=entry.passthrough,
+        hosted_tools=entry.hosted_tools,
     )
+
+
+def _price_list(entry: Entry, where: Address) -> PriceList:
+    known: PriceList = entry.kind.prices_at(where.origin.host)
+    return replace(known, overrides=entry.prices + known.overrides)
 
 
 def _is_own(kind: ProviderKind, where: Address | None) -> bool:
@@ -177,10 +186,27 @@ def _prices(section: Section) -> tuple[tuple[str, Rates], ...]:
     """Model names, with `*` as wildcard, to prices in USD; the first that matches counts."""
     found: list[tuple[str, Rates]] = []
     for pattern, value in section.every():
-        hidden_by = next((earlier for earlier, _ in found if matches(earlier, pattern)), None)
-        if hidden_by is not None:
-            value.error(f'never used: "{hidden_by}" stands before it and matches the same names')
+        _check_reached(value, pattern, [earlier for earlier, _ in found])
         found.append((pattern, _rates(value.section())))
+    return tuple(found)
+
+
+def _check_reached(value: Value, pattern: str, earlier: list[str]) -> None:
+    hidden_by = next((other for other in earlier if matches(other, pattern)), None)
+    if hidden_by is not None:
+        value.error(f'never used: "{hidden_by}" stands before it and matches the same names')
+
+
+def _hosted_tools(section: Section) -> tuple[tuple[str, HostedTool], ...]:
+    """Types of tools, with `*` as wildcard, to the most that one call may cost through such a tool."""
+    found: list[tuple[str, HostedTool]] = []
+    for pattern, value in section.every():
+        _check_reached(value, pattern, [earlier for earlier, _ in found])
+        entry = value.section()
+        if entry.get("usd") is None:
+            entry.error("needs usd, the most that one call may cost through such tools")
+        found.append((pattern, HostedTool(usd=entry.read("usd", money, 0), tokens=entry.read("tokens", count, None))))
+        entry.close()
     return tuple(found)
 
 

@@ -5,6 +5,8 @@ from msgspec import Struct
 MOST_TOKENS = 10**9
 """No call can use as many; a provider that reports more reports nonsense, which is not measured and must not enter any sum."""
 
+_LONGEST_LABEL = 32
+
 
 class Usage(Struct, frozen=True, omit_defaults=True):
     """Tokens of one answer.
@@ -16,6 +18,7 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     output: everything that was generated, reasoning included.
     reasoning: the part of `output` spent on reasoning.
     web_searches: searches the provider itself ran and bills by the piece.
+    tier, geo: the service tier or speed at which the answer was made, and the geography, in the provider's words; "" where it does not say.
     """
 
     input: int = 0
@@ -25,3 +28,10 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     cache_write_short: int = 0
     reasoning: int = 0
     web_searches: int = 0
+    tier: str = ""
+    geo: str = ""
+
+
+def label(value: object) -> str:
+    """A provider's name of a tier or a geography; "" for what is none."""
+    return value if isinstance(value, str) and len(value) <= _LONGEST_LABEL else ""

@@ -139,10 +139,16 @@ class GuardedCall:
             origin=origin,
             endpoint=self._endpoint,
             price=self._price,
+            history=self._history(call.continues) if call.continues else 0,
             began_wall_ns=self._began_wall_ns,
             total_at_ns=self._total_at_ns,
         )
         self._record = CallRecord(parts.recorder, parts.clock, origin, subject)
+
+    def _history(self, response_id: str) -> int:
+        """Tokens of the answer that this call continues; 0 when nobody here saw it, or its usage."""
+        remembered = self._parts.conversations.of_response(self._caller.name, response_id)
+        return 0 if remembered is None else remembered.tokens
 
     def _admit(self) -> None:
         """Ask for one attempt at the current target to be let through; `_admitted` goes on."""
@@ -182,7 +188,7 @@ class GuardedCall:
         if self._format is not None:
             self._rewrite = rewrite = Rewrite(
                 model=destination.model if destination.model != self._call.model else None,
-                max_output=output_to_send(found, self._call, reservation.usd),
+                max_output=output_to_send(found, self._call, reservation.usd, reservation.tokens),
                 modern=provider.kind.modern,
                 usage_in_stream=self._call.stream,
             )
@@ -285,8 +291,8 @@ class GuardedCall:
         if isinstance(result.error, ConnectFailed):
             reservation.cancel()
             return Cost(0, 0, "free", None)
-        cost = settlement(result, answer, found, reservation.usd)
-        reservation.settle(cost.charged, 0)
+        cost = settlement(result, answer, found, reservation.usd, reservation.tokens)
+        reservation.settle(cost.charged, cost.tokens)
         return cost
 
     def _succeed(self, result: AttemptResult, answer: Answer, cost: Cost) -> None:

@@ -22,14 +22,15 @@ _FREE = Rates(input=0, output=0)
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """A call that asks to be let through. price: nano-dollars of one whose body is not read, None: not known. total_at_ns: monotonic
-    instant at which the whole call ends."""
+    """A call that asks to be let through. price: nano-dollars of one whose body is not read, None: not known. history: tokens of the answer
+    that it continues, 0: not known. total_at_ns: monotonic instant at which the whole call ends."""
 
     call: Call
     agent: AgentOptions
     origin: Origin
     endpoint: Endpoint
     price: int | None
+    history: int = 0
     began_wall_ns: int
     total_at_ns: int
 
@@ -63,7 +64,8 @@ class Gate:
     def admit(self, entry: Entry, destination: Destination, done: Callable[[Admitted | Denied], None]) -> None:
         """Decide about one attempt of `entry` at `destination`; `done` is called before this returns where nothing must be awaited."""
         drawn = charges(self._limits + entry.agent.limits, _values(entry, destination))
-        found = bounds(entry.call, destination.model, _rates(entry, destination), drawn, entry.agent.default_max_output)
+        rates, provider = _rates(entry, destination), destination.provider
+        found = bounds(entry.call, destination.model, rates, drawn, entry.agent.default_max_output, provider, entry.history)
         if isinstance(found, Refusal):
             done(Denied(found))
             return
@@ -104,4 +106,4 @@ def _rates(entry: Entry, destination: Destination) -> Rates | None:
         return _FREE
     if entry.endpoint.format is None:
         return None if entry.price is None else Rates(input=0, output=0, per_call=entry.price)
-    return destination.provider.prices.rates(destination.model, entry.began_wall_ns, entry.call.tier)
+    return destination.provider.prices.rates(destination.model, entry.began_wall_ns, entry.call.tier, entry.call.geo)

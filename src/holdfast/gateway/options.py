@@ -8,7 +8,7 @@ from holdfast.clock import SECOND
 from holdfast.execution.upstream import Origin
 from holdfast.policy.limit import Limit
 from holdfast.policy.retry import RetryOptions
-from holdfast.pricing import PriceList
+from holdfast.pricing import PriceList, matches
 from holdfast.providers import ProviderKind
 
 UNRELEASED = "unreleased"
@@ -32,12 +32,21 @@ class Passthrough(Struct, frozen=True, kw_only=True):
     price: int | None = None
 
 
+class HostedTool(Struct, frozen=True, kw_only=True):
+    """The most that a tool which the provider runs may add to one call. usd: nano-dollars, for itself and for all that is read through it.
+    tokens: read through it, None: not known."""
+
+    usd: int
+    tokens: int | None = None
+
+
 class ProviderOptions(Struct, frozen=True, kw_only=True):
     """A configured provider.
 
     prefix: what stands in place of the `/v1` of an agent's request: the path of the base URL (`/v1` of `https://api.openai.com/v1`);
     also `/v1` for `https://api.anthropic.com`, whose base URL is written without. key: "" sends none. key_error: why there is no key
-    although the provider needs one, and the way out; its calls are refused with it. "" otherwise.
+    although the provider needs one, and the way out; its calls are refused with it. "" otherwise. hosted_tools: types of tools that the
+    provider runs itself, with `*` as wildcard; the first that matches counts.
     """
 
     name: str
@@ -48,6 +57,11 @@ class ProviderOptions(Struct, frozen=True, kw_only=True):
     key_error: str = ""
     prices: PriceList
     passthrough: tuple[Passthrough, ...] = ()
+    hosted_tools: tuple[tuple[str, HostedTool], ...] = ()
+
+    def hosted_tool(self, kind: str) -> HostedTool | None:
+        """What a tool of this type may add to a call, None when nobody said."""
+        return next((price for pattern, price in self.hosted_tools if matches(pattern, kind)), None)
 
 
 class Target(Struct, frozen=True):

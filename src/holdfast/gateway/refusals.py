@@ -3,12 +3,14 @@
 from holdfast.clock import to_iso
 from holdfast.errors import MalformedRequest
 from holdfast.money import to_usd
-from holdfast.policy.limit import LimitReached
+from holdfast.policy.limit import LimitReached, Unit
 from holdfast.wire.call import Refusal
+
+_REACHED: dict[Unit, str] = {"usd": "spend_limit_reached", "calls": "call_limit_reached", "tokens": "token_limit_reached"}
 
 
 def limit_reached(reached: LimitReached) -> Refusal:
-    """402 for a spend or call limit: limit, spent, reserved, asked, when it resets."""
+    """402 for a spend, call or token limit: limit, spent, reserved, asked, when it resets."""
     limit = reached.limit
     show = to_usd if limit.unit == "usd" else str
     resets = None if reached.resets_at_ns is None else to_iso(reached.resets_at_ns)
@@ -16,7 +18,7 @@ def limit_reached(reached: LimitReached) -> Refusal:
     described = limit.describe(reached.value)
     return Refusal(
         status=402,
-        kind="spend_limit_reached" if limit.unit == "usd" else "call_limit_reached",
+        kind=_REACHED[limit.unit],
         message=f"Refused by Holdfast, nothing was spent: the limit {described} is reached "
         f"(spent {show(reached.spent)}, reserved {show(reached.reserved)}, this call needs {show(reached.asked)}){until}.",
         details={

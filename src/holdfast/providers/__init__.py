@@ -22,5 +22,8 @@ class ProviderKind(Protocol):
     prices: PriceList
     modern: bool
 
+    def prices_at(self, host: str) -> PriceList:
+        """`prices` where `host` serves it, which may be another than its own."""
+
     def credentials(self, key: str, family: Family) -> tuple[tuple[bytes, bytes], ...]:
         """The request headers that present `key`; empty for an empty key."""

@@ -13,6 +13,9 @@ class Compatible:
     prices = PriceList()
     modern = False
 
+    def prices_at(self, host: str) -> PriceList:
+        return self.prices
+
     def credentials(self, key: str, family: Family) -> tuple[tuple[bytes, bytes], ...]:
         return ((b"authorization", b"Bearer " + key.encode()),) if key else ()
 

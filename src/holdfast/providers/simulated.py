@@ -14,6 +14,9 @@ class Simulated:
     prices = PriceList(overrides=(("*", Rates(input=from_usd(1), output=from_usd(4))),))
     modern = True
 
+    def prices_at(self, host: str) -> PriceList:
+        return self.prices
+
     def credentials(self, key: str, family: Family) -> tuple[tuple[bytes, bytes], ...]:
         if not key:
             return ()

@@ -11,7 +11,8 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     """One `holdfast run`. Names: "" where none was given. Limits: None where there is none; each holds for this run alone.
 
     timeout_ns: > 0. max_retries: >= 0, of one call. cost_limit: nano-dollars >= 0. call_limit, calls_per_hour: attempts at a
-    provider, >= 0. summary: where the summary goes as JSON. look_up: options with which other commands find the record.
+    provider, >= 0. token_limit: tokens read and generated, >= 0. summary: where the summary goes as JSON. look_up:
+    options with which other commands find the record.
     """
 
     command: tuple[str, ...]
@@ -25,5 +26,6 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     cost_limit: Nano | None = None
     call_limit: int | None = None
     calls_per_hour: int | None = None
+    token_limit: int | None = None
     summary: Path | None = None
     look_up: str = ""

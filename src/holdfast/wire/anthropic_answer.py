@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from holdfast.events.usage import MOST_TOKENS, Usage
+from holdfast.events.usage import MOST_TOKENS, Usage, label
 from holdfast.wire.anthropic_content import Block, ContentReader, text
 from holdfast.wire.call import Answer, ToolCall
 from holdfast.wire.request_body import NULL
@@ -26,7 +26,8 @@ class _OutputDetails(Struct, gc=False):
 
 
 class Tokens(Struct, gc=False):
-    """The `usage` of a message: input is reported in three parts that do not overlap."""
+    """The `usage` of a message: input is reported in three parts that do not overlap. `service_tier` is not read: what it may say costs
+    the same (`priority` is capacity that was paid in advance), `speed` and `inference_geo` have prices of their own."""
 
     input_tokens: _Count | None = None
     cache_creation_input_tokens: _Count | None = None
@@ -35,6 +36,8 @@ class Tokens(Struct, gc=False):
     output_tokens: _Count | None = None
     output_tokens_details: _OutputDetails | None = None
     server_tool_use: _ServerTools | None = None
+    speed: object = None
+    inference_geo: object = None
 
     def updated(self, later: "Tokens") -> "Tokens":
         """Counts are running totals: a later one replaces, what is left out stays."""
@@ -51,6 +54,8 @@ class Tokens(Struct, gc=False):
             cache_write_short=min((self.cache_creation or _Written()).ephemeral_5m_input_tokens or 0, written),
             reasoning=(self.output_tokens_details or _OutputDetails()).thinking_tokens or 0,
             web_searches=(self.server_tool_use or _ServerTools()).web_search_requests or 0,
+            tier=label(self.speed),
+            geo=label(self.inference_geo),
         )
 
 
@@ -95,8 +100,16 @@ def answer(message: Message, tokens: Tokens | None, complete: bool = True) -> An
         finish_reason=message.stop_reason or "",
         usage=tokens.usage() if tokens is not None else None,
         turns=(ContentReader().turn("assistant", message.content),) if message.content else (),
+        hosted=tuple([_hosted(block) for block in message.content if block.type in _HOSTED]),
         complete=complete,
     )
+
+
+_HOSTED = frozenset({"server_tool_use", "mcp_tool_use"})
+
+
+def _hosted(block: Block) -> str:
+    return "mcp" if block.type == "mcp_tool_use" else text(block.name)
 
 
 def _refusal(message: Message, said: str) -> str:

@@ -11,7 +11,7 @@ from holdfast.wire.anthropic_answer import Message, answer, read_tokens
 from holdfast.wire.anthropic_content import Content, ContentReader
 from holdfast.wire.anthropic_stream import AnthropicStreamReader
 from holdfast.wire.call import Answer, Call, Family, Refusal, Rewrite, StreamReader, Turn
-from holdfast.wire.request_body import NULL, Fields, checked, has_duplicates, one_line, read_fields, with_changes, without
+from holdfast.wire.request_body import NULL, Fields, check_names, checked, has_duplicates, one_line, read_fields, with_changes, without
 
 LEAST_THINKING = 1_024
 """Tokens below which the API takes no `thinking.budget_tokens`."""
@@ -23,11 +23,10 @@ _DEFINED_TOOL_TOKENS = 2_000  # tools that the API describes itself (bash, text 
 _TOOLSET_TOKENS = 20_000
 
 _CLIENT_TOOLS = ("custom", "bash_", "text_editor_", "computer_", "memory_", "browser_")
-"""Types of tools that the agent runs, versions left out; any other is run by the provider, which reads what nobody here can bound."""
+"""Types of tools that the agent runs, versions left out; any other is run by the provider."""
 
 _ELSEWHERE = {
     "container": "a container that the provider keeps",
-    "mcp_servers": "tools that the provider runs (mcp_servers)",
     "thread": "a history that the provider keeps (thread)",
     "fallbacks": "models that the provider chooses (fallbacks)",
     "compaction": "compaction by the provider",
@@ -67,8 +66,12 @@ class _Request(Struct, gc=False):
     metadata: _Metadata | None = None
     thinking: _Thinking | None = None
     speed: str | None = None
+    inference_geo: str | None = None
+    mcp_servers: list[Raw] | None = None
     context_management: Raw = NULL
 
+
+_GUARDED = frozenset({*_Request.__struct_fields__, *_ELSEWHERE, "system"})
 
 _read_request = msgspec.json.Decoder(_Request).decode
 _read_messages = msgspec.json.Decoder(list[Raw]).decode
@@ -87,6 +90,7 @@ class AnthropicMessages:
     def parse(self, body: bytes) -> Call:
         line = one_line(body)
         fields = read_fields(line)
+        check_names(fields, _GUARDED)
         request = checked(_read_request, line)
         content = ContentReader()
         turns = tuple(_turns(request.messages, content))
@@ -102,7 +106,9 @@ class AnthropicMessages:
             unambiguous=not has_duplicates(line, fields),
             input_bound=len(body) + _overhead(request) + content.media_tokens,
             unbounded=content.unbounded or _unbounded(request, fields),
-            tier=request.speed if request.speed not in (None, "standard") else "",
+            hosted=_hosted(request) if request.tools or request.mcp_servers else (),
+            tier=request.speed or "",
+            geo=request.inference_geo or "",
             user=_user((request.metadata and request.metadata.user_id) or ""),
         )
 
@@ -161,13 +167,17 @@ def _overhead(request: _Request) -> int:
 
 
 def _unbounded(request: _Request, fields: Fields) -> str:
-    for tool in request.tools or ():
-        if tool.type is not None and not tool.type.startswith(_CLIENT_TOOLS):
-            return f"a tool that the provider runs ({tool.type})"
     for name, reason in _ELSEWHERE.items():
         if fields.get(name, NULL) not in _OFF:
             return reason
     return "compaction by the provider" if b'"compact_' in bytes(request.context_management) else ""
+
+
+def _hosted(request: _Request) -> tuple[str, ...]:
+    """The tools that the provider runs; those of an MCP server are named by a toolset or, in the older form, by nothing."""
+    tools = [tool.type for tool in request.tools or () if tool.type is not None and not tool.type.startswith(_CLIENT_TOOLS)]
+    toolsets = sum(kind.startswith("mcp") for kind in tools)
+    return (*tools, *["mcp_server"] * (len(request.mcp_servers or ()) - toolsets))
 
 
 def _user(user_id: str) -> str:

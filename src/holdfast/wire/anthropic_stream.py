@@ -105,7 +105,7 @@ class AnthropicStreamReader(EventReader):
             return answer(message, tokens, complete)
         except (msgspec.MsgspecError, ValueError, RecursionError, MalformedRequest):
             message.content = []  # a block that is not what its type says: nothing can be told about the content
-            return answer(message, tokens, complete)
+            return msgspec.structs.replace(answer(message, tokens, complete), hosted=None)
 
     def _read(self, event: Event) -> None:
         match event.name or _read_type(event.data).type.encode():

@@ -35,8 +35,12 @@ class Call(Struct, kw_only=True):
     unambiguous: no top-level field of the body comes twice, so that it may go out as it came.
     input_bound: upper bound of the input tokens: UTF-8 bytes + fixed overheads, media by a fixed bound each.
     pictures: how many of them are counted in `input_bound`, as `model` counts pictures; another model may count them dearer.
-    unbounded: why the input or the price cannot be bounded from the request alone (history kept by the provider, tools that the
-        provider runs, media by URL without a bound); empty when it can.
+    unbounded: why the input or the price cannot be bounded at all (files and prompts kept by the provider, media by URL without a bound);
+        empty when it can.
+    hosted: types of the tools that the provider runs itself, one entry each; bounded only where the configuration bounds them.
+    continues: the provider's id of the answer that the call continues without resending what led to it; bounded by that answer's usage.
+    tier, geo: the service tier or speed, and the geography, that the request asks for; they have prices of their own. "": the provider's
+        own choice.
     """
 
     model: str
@@ -54,7 +58,10 @@ class Call(Struct, kw_only=True):
     input_bound: int = 0
     pictures: int = 0
     unbounded: str = ""
-    tier: str = ""  # the service tier or speed that the request asks for; it has its own price
+    hosted: tuple[str, ...] = ()
+    continues: str = ""
+    tier: str = ""
+    geo: str = ""
     user: str = ""  # the end user that the request's own fields name
     conversation: str = ""  # the provider's id of a history that it keeps (previous_response_id, conversation)
 
@@ -73,6 +80,7 @@ class Answer(Struct, kw_only=True):
     turns: what the caller will append to its history for this answer (empty when there is no answer to continue from).
     usage: None when the provider sent none ("not measured" is never zero).
     confidence: exp(mean log-probability of the answer's tokens), or None when no log-probabilities were sent.
+    hosted: names of the tools that the provider ran for it; None where the format does not tell.
     complete: False when the answer ended before its own terminal marker.
     """
 
@@ -86,6 +94,7 @@ class Answer(Struct, kw_only=True):
     usage: Usage | None = None
     confidence: float | None = None
     turns: tuple[Turn, ...] = ()
+    hosted: tuple[str, ...] | None = None
     complete: bool = True
 
     @property

@@ -11,7 +11,7 @@ from holdfast.wire import openai_errors
 from holdfast.wire.call import Answer, Call, Family, Refusal, Rewrite, StreamReader
 from holdfast.wire.openai_chat_answer import ChatStreamReader, read_answer
 from holdfast.wire.openai_chat_message import Message, media_bound, turn
-from holdfast.wire.request_body import NULL, Fields, checked, has_duplicates, one_line, read_fields, with_changes, without
+from holdfast.wire.request_body import NULL, Fields, check_names, checked, has_duplicates, one_line, read_fields, with_changes, without
 
 _PER_REQUEST = 600
 """Room for what chat templates put around a request; the tool instructions of open models are the longest, about 200 tokens."""
@@ -19,14 +19,15 @@ _PER_MESSAGE = 8
 _PER_TOOL = 16
 """Role markers and signatures; what they replace (the JSON around them, at least 20 bytes) is counted by its bytes already."""
 
+_HOSTED_FIELDS = {"web_search_options": "web_search", "search_parameters": "live_search", "plugins": "plugins"}
+"""Fields that let the provider run tools, and the type of tool by which the configuration bounds them."""
+
 _UNBOUNDED_FIELDS = {
-    "web_search_options": "web_search_options lets the provider search at its own price",
-    "search_parameters": "search_parameters lets the provider search at its own price",
     "models": "models lets the provider choose another one at its price",
-    "plugins": "plugins are run by the provider at their own price",
     "prediction": "tokens of a prediction that are rejected are billed beyond the bound of generated tokens",
     "audio": "audio is billed at its own price",
 }
+_SPECIAL = frozenset({*_HOSTED_FIELDS, *_UNBOUNDED_FIELDS})
 _OFF = (NULL, Raw(b"[]"), Raw(b"false"))
 
 _Tokens = Annotated[int, Meta(ge=-1, le=10**12)]
@@ -55,6 +56,8 @@ class _Tool(Struct, gc=False):
     type: str | None = None
 
 
+_GUARDED = frozenset({*_Params.__struct_fields__, *_SPECIAL, "messages", "tools", "functions"})
+
 _params = msgspec.json.Decoder(_Params).decode
 _raw_list = msgspec.json.Decoder(list[Raw]).decode
 _messages = msgspec.json.Decoder(list[Message]).decode
@@ -72,6 +75,7 @@ class _OpenAIChat:
         line = one_line(body)
         fields = read_fields(line)
         rest = without(fields, ("messages", "tools", "functions"))
+        check_names(fields, _GUARDED)
         params = checked(_params, rest)
         if not params.model:
             raise MalformedRequest("model must not be empty.", "model")
@@ -83,6 +87,7 @@ class _OpenAIChat:
         tools = fields.get(tools_field, NULL)
         schemas = checked(_tools, tools, tools_field) or ()
         media = media_bound(messages, params.model)
+        special = not _SPECIAL.isdisjoint(fields)
         overheads = _PER_REQUEST + _PER_MESSAGE * len(messages) + _PER_TOOL * len(schemas)
         limit = _max_output(params)
         choices = params.n or 1
@@ -99,8 +104,9 @@ class _OpenAIChat:
             unambiguous=not has_duplicates(line, fields),
             input_bound=len(body) + overheads + media.tokens,
             pictures=media.pictures,
-            unbounded=_unbounded(fields, params, schemas) or media.unbounded,
-            tier=params.service_tier if params.service_tier not in (None, "auto", "default") else "",
+            unbounded=(_unbounded(fields) if special else "") or media.unbounded,
+            hosted=_hosted(fields, params.model, schemas) if special or schemas or "-search-" in params.model else (),
+            tier=params.service_tier if params.service_tier not in (None, "auto") else "",
             user=_user(params),
         )
 
@@ -178,17 +184,20 @@ def _usage_wanted(call: Call) -> bool:
     return options is not None and bool(options.include_usage)
 
 
-def _unbounded(fields: Fields, params: _Params, tools: list[_Tool] | tuple[()]) -> str:
-    if not _UNBOUNDED_FIELDS.keys().isdisjoint(fields):
-        for name, reason in _UNBOUNDED_FIELDS.items():
-            if fields.get(name, NULL) not in _OFF:
-                return reason
-    for tool in tools:
-        if tool.type not in (None, "function", "custom"):
-            return f"tools of type {tool.type!r} are run by the provider at their own price"
-    if "-search-" in params.model:
-        return "models that search bill every search at its own price"
+def _unbounded(fields: Fields) -> str:
+    for name, reason in _UNBOUNDED_FIELDS.items():
+        if fields.get(name, NULL) not in _OFF:
+            return reason
     return ""
+
+
+def _hosted(fields: Fields, model: str, tools: list[_Tool] | tuple[()]) -> tuple[str, ...]:
+    """The tools that the provider runs: by their own fields, in the list of tools, built into models that search."""
+    found = [kind for name, kind in _HOSTED_FIELDS.items() if fields.get(name, NULL) not in _OFF]
+    found += [tool.type for tool in tools if tool.type not in (None, "function", "custom")]
+    if "-search-" in model and "web_search" not in found:
+        found.append("web_search")
+    return tuple(found)
 
 
 def _user(params: _Params) -> str:

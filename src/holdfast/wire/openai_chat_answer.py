@@ -43,6 +43,7 @@ class _Completion(Struct, gc=False):
     id: str | None = None
     model: str | None = None
     usage: Raw = NULL
+    service_tier: object = None
 
 
 class _ToolDelta(MessageToolCall, gc=False):
@@ -71,6 +72,7 @@ class _Chunk(Struct, gc=False):
     id: str | None = None
     model: str | None = None
     usage: Raw = NULL
+    service_tier: object = None
     error: Raw = NULL
 
 
@@ -102,7 +104,7 @@ def read_answer(body: bytes) -> Answer:
         refusal=message.refused(),
         tool_calls=message.calls(),
         finish_reason=choice.finish_reason or "",
-        usage=read_usage(completion.usage),
+        usage=read_usage(completion.usage, completion.service_tier),
         confidence=None if choice.logprobs == NULL else _confidence(_read_logprobs(choice.logprobs)),
         turns=(turn("assistant", message),) if choice.message else (),
     )
@@ -129,6 +131,7 @@ class ChatStreamReader:
         self._calls = _CallPieces()
         self._logprobs: list[float] = []
         self._usage: Usage | None = None
+        self._tier: object = None
 
     def feed(self, data: bytes) -> bytes:
         """An event leaves only when it is whole: a failure reported after a torn one would be read as part of it."""
@@ -177,11 +180,13 @@ class ChatStreamReader:
         if failed:
             self.error = data
         self._id = self._id or chunk.id or ""
+        if chunk.service_tier is not None:
+            self._tier = chunk.service_tier
         self._model = self._model or chunk.model or ""
         for choice in chunk.choices or ():
             self._read_choice(choice)
         if chunk.usage != NULL:
-            self._usage = read_usage(chunk.usage) or self._usage
+            self._usage = read_usage(chunk.usage, self._tier) or self._usage
             return bool(chunk.choices) or failed or not self._hide_usage
         return True
 
@@ -191,7 +196,7 @@ class ChatStreamReader:
             chunk = _odd_chunk(data)
         except _UNREADABLE:
             return
-        self._usage = read_usage(chunk.usage) or self._usage
+        self._usage = read_usage(chunk.usage, self._tier) or self._usage
         if chunk.error != NULL:
             self.error = data
 

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from holdfast.wire import canonical
 from holdfast.wire.call import ToolCall, Turn
-from holdfast.wire.media import document_tokens, image_tokens
+from holdfast.wire.media import audio_tokens, document_tokens, image_tokens
 
 _TEXT_PARTS = frozenset({"", "text", "refusal", "thinking", "reasoning"})
 _ROLES = {"developer": "system", "function": "tool"}
@@ -35,6 +35,7 @@ class ImageURL(Struct, gc=False):
 
 class InputAudio(Struct, gc=False):
     data: str = ""
+    format: str | None = None
 
 
 class File(Struct, gc=False):
@@ -157,14 +158,12 @@ class Media(Struct, frozen=True):
 
 
 def media_bound(messages: Iterable[Message], model: str) -> Media:
-    """Images and inline documents by `wire.media`, their inline bytes not counted; all other media have no bound.
-
-    Audio is billed at its own price, which the usage of an answer does not tell apart; what a provider keeps has no size here.
-    """
+    """Images, inline documents and recordings by `wire.media`, their inline bytes not counted; all other media, and what a provider keeps,
+    have no size here."""
     tokens = pictures = 0
     for message in messages:
         if message.audio is not None:
-            return Media(unbounded="an earlier audio answer is kept by the provider and billed at its own price")
+            return Media(unbounded="an earlier audio answer is kept by the provider and has a length of its own")
         if type(message.content) is not list:
             continue
         for part in message.parts():
@@ -183,4 +182,6 @@ def _part_tokens(part: Part, model: str) -> int | None:
         return image_tokens(model, detail) - len(url)
     if file is not None and file.file_data and not file.file_id:
         return document_tokens(len(file.file_data)) - len(file.file_data)
+    if part.input_audio is not None and part.input_audio.data:
+        return audio_tokens(part.input_audio.data, part.input_audio.format or "") - len(part.input_audio.data)
     return 0 if part.type in _TEXT_PARTS else None

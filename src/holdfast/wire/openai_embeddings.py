@@ -8,7 +8,7 @@ from holdfast.wire import openai_errors
 from holdfast.wire.call import Answer, Call, Family, Refusal, Rewrite, StreamReader
 from holdfast.wire.openai_chat_answer import ChatStreamReader
 from holdfast.wire.openai_usage import read_usage
-from holdfast.wire.request_body import NULL, Fields, checked, one_line, read_fields, with_changes, without
+from holdfast.wire.request_body import NULL, Fields, check_names, checked, one_line, read_fields, with_changes, without
 
 _PER_REQUEST = 32
 _PER_INPUT = 8
@@ -26,6 +26,8 @@ class _Embeddings(Struct, gc=False):
     usage: Raw = NULL
 
 
+_GUARDED = frozenset({*_Params.__struct_fields__, "input"})
+
 _params = msgspec.json.Decoder(_Params).decode
 _input = msgspec.json.Decoder(str | list[str | int | list[int]]).decode
 _embeddings = msgspec.json.Decoder(_Embeddings).decode
@@ -39,6 +41,7 @@ class _OpenAIEmbeddings:
     def parse(self, body: bytes) -> Call:
         fields = read_fields(one_line(body))
         rest = without(fields, ("input",))
+        check_names(fields, _GUARDED)
         params = checked(_params, rest)
         if not params.model:
             raise MalformedRequest("model must not be empty.", "model")

@@ -11,7 +11,7 @@ from holdfast.wire.call import Answer, Call, Family, Refusal, Rewrite, StreamRea
 from holdfast.wire.openai_responses_answer import UNREADABLE, Response, answer, read_items
 from holdfast.wire.openai_responses_item import Item, ItemReader
 from holdfast.wire.openai_responses_stream import ResponsesStreamReader
-from holdfast.wire.request_body import NULL, Fields, checked, has_duplicates, one_line, read_fields, with_changes, without
+from holdfast.wire.request_body import NULL, Fields, check_names, checked, has_duplicates, one_line, read_fields, with_changes, without
 
 LEAST_OUTPUT = 16
 """Tokens below which the API takes no `max_output_tokens`: where less can be paid, the call cannot be made."""
@@ -22,13 +22,12 @@ _TOOL_TOKENS = 100
 _DEFINED_TOOL_TOKENS = 2_000  # tools that the API describes itself (shell, apply_patch)
 
 _CLIENT_TOOLS = frozenset({"function", "custom", "namespace", "local_shell", "shell", "apply_patch", "tool_search"})
-"""Types of tools that the agent runs; any other is run by the provider, which reads what nobody here can bound."""
+"""Types of tools that the agent runs; any other is run by the provider."""
 
 _ELSEWHERE = {
-    "previous_response_id": "a history that the provider keeps (previous_response_id)",
-    "conversation": "a history that the provider keeps (conversation)",
-    "prompt": "a prompt template that the provider keeps",
-    "background": "an answer that is fetched later (background)",
+    "conversation": "a history that the provider keeps and others may add to (conversation)",
+    "prompt": "a prompt template that the provider keeps, of unknown length and with tools of its own",
+    "background": "an answer that is fetched later, whose usage never comes by here (background)",
     "context_management": "compaction by the provider",
 }
 _OFF = (NULL, Raw(b"[]"), Raw(b"{}"), Raw(b"false"), Raw(b'""'))
@@ -42,6 +41,10 @@ class _Tool(Struct, gc=False):
     type: str | None = None
     execution: str | None = None
     environment: _Environment | None = None
+
+
+class _Reasoning(Struct, gc=False):
+    context: str | None = None
 
 
 class _Metadata(Struct, gc=False):
@@ -63,8 +66,11 @@ class _Request(Struct, gc=False):
     metadata: _Metadata | None = None
     safety_identifier: str | None = None
     previous_response_id: str | None = None
+    reasoning: _Reasoning | None = None
     conversation: str | _Conversation | None = None
 
+
+_GUARDED = frozenset({*_Request.__struct_fields__, *_ELSEWHERE, "instructions"})
 
 _read_request = msgspec.json.Decoder(_Request).decode
 _read_tools = msgspec.json.Decoder(list[_Tool] | None).decode
@@ -82,6 +88,7 @@ class OpenAIResponses:
     def parse(self, body: bytes) -> Call:
         line = one_line(body)
         fields = read_fields(line)
+        check_names(fields, _GUARDED)
         request = checked(_read_request, line)
         items, messages = _history(request, fields)
         reader = ItemReader(request.model)
@@ -98,8 +105,10 @@ class OpenAIResponses:
             unambiguous=not has_duplicates(line, fields),
             input_bound=len(body) + _overhead(tools) + _ITEM_TOKENS * len(items) + reader.media_tokens,
             pictures=reader.pictures,
-            unbounded=reader.unbounded or _unbounded(tools, fields),
-            tier=request.service_tier if request.service_tier not in (None, "auto", "default") else "",
+            unbounded=reader.unbounded or _unbounded(request, fields),
+            hosted=tuple([tool.type or "" for tool in tools if _is_hosted(tool)]),
+            continues=request.previous_response_id or "",
+            tier=request.service_tier if request.service_tier not in (None, "auto") else "",
             user=request.user or (request.metadata and request.metadata.user_id) or request.safety_identifier or "",
             conversation=_conversation(request),
         )
@@ -168,15 +177,19 @@ def _overhead(tools: list[_Tool]) -> int:
     return _REQUEST_TOKENS + sum(_TOOL_TOKENS if tool.type in ("function", "custom") else _DEFINED_TOOL_TOKENS for tool in tools)
 
 
-def _unbounded(tools: list[_Tool], fields: Fields) -> str:
+def _unbounded(request: _Request, fields: Fields) -> str:
+    if request.previous_response_id and request.reasoning is not None and request.reasoning.context == "all_turns":
+        return "reasoning of earlier turns that the usage of the last one may not contain (reasoning.context)"
     for name, reason in _ELSEWHERE.items():
         if fields.get(name, NULL) not in _OFF:
             return reason
-    for tool in tools:
-        hosted = tool.environment is not None and tool.environment.type != "local"
-        if tool.type not in _CLIENT_TOOLS or hosted or (tool.type == "tool_search" and tool.execution != "client"):
-            return f"a tool that the provider runs ({tool.type})"
     return ""
+
+
+def _is_hosted(tool: _Tool) -> bool:
+    """Whether the provider runs it."""
+    elsewhere = tool.environment is not None and tool.environment.type != "local"
+    return elsewhere or tool.type not in _CLIENT_TOOLS or (tool.type == "tool_search" and tool.execution != "client")
 
 
 def _conversation(request: _Request) -> str:

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from holdfast.errors import MalformedRequest
-from holdfast.events.usage import MOST_TOKENS, Usage
+from holdfast.events.usage import MOST_TOKENS, Usage, label
 from holdfast.wire.call import Answer, ToolCall
 from holdfast.wire.openai_responses_item import Item, ItemReader, Part, content, text, tool_call
 from holdfast.wire.request_body import NULL
@@ -34,6 +34,7 @@ class _Generated(Struct, gc=False):
 class _Usage(Struct, gc=False):
     input_tokens: _Count
     output_tokens: _Count
+    total_tokens: object = None
     input_tokens_details: _Read | None = None
     output_tokens_details: _Generated | None = None
 
@@ -60,6 +61,7 @@ class Response(Struct, gc=False):
     incomplete_details: _Incomplete | None = None
     usage: Raw = NULL
     tool_usage: Raw = NULL
+    service_tier: object = None
 
 
 class _Logprob(Struct, gc=False):
@@ -99,8 +101,17 @@ def answer(response: Response, items: list[Item], complete: bool) -> Answer:
         usage=_usage(response, items),
         confidence=exp(min(sum(logprobs) / len(logprobs), 0.0)) if logprobs else None,
         turns=tuple([reader.turn(item) for item in items]),
+        hosted=tuple([item.kind.removesuffix("_call") for item in items if _is_hosted(item.kind)]),
         complete=complete,
     )
+
+
+_CLIENT_CALLS = frozenset({"function_call", "custom_tool_call", "local_shell_call", "apply_patch_call"})
+
+
+def _is_hosted(kind: str) -> bool:
+    """Whether an item may be a call that the provider made itself; of shells and tool searches the answer does not tell."""
+    return (kind.endswith("_call") and kind not in _CLIENT_CALLS) or kind.startswith("mcp")
 
 
 def _read_part(part: Part, texts: list[str], refusals: list[str], logprobs: list[float]) -> None:
@@ -122,15 +133,18 @@ def _usage(response: Response, items: list[Item]) -> Usage | None:
     searches = sum(item.kind == "web_search_call" for item in items)
     if tools is not None and tools.web_search is not None and tools.web_search.num_requests is not None:
         searches = tools.web_search.num_requests
+    total = usage.total_tokens if type(usage.total_tokens) is int and usage.total_tokens <= MOST_TOKENS else 0
+    output = max(usage.output_tokens, total - usage.input_tokens)  # some servers count reasoning in the total alone
     read, generated = usage.input_tokens_details or _Read(), usage.output_tokens_details or _Generated()
     cached = min(read.cached_tokens or 0, usage.input_tokens)
     written = min(read.cache_write_tokens or 0, usage.input_tokens - cached)
     return Usage(
         input=usage.input_tokens,
-        output=usage.output_tokens,
+        output=output,
         cached_input=cached,
         cache_write=written,
         cache_write_short=min((read.cache_write_tokens_details or _Written()).ttl_30m_tokens or 0, written),
-        reasoning=min(generated.reasoning_tokens or 0, usage.output_tokens),
+        reasoning=min(generated.reasoning_tokens or 0, output),
         web_searches=searches,
+        tier=label(response.service_tier),
     )

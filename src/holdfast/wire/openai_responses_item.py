@@ -5,7 +5,7 @@ from msgspec import Raw, Struct
 
 from holdfast.wire import canonical
 from holdfast.wire.call import ToolCall, Turn
-from holdfast.wire.media import document_tokens, image_tokens
+from holdfast.wire.media import audio_tokens, document_tokens, image_tokens
 from holdfast.wire.request_body import NULL, checked
 
 
@@ -24,6 +24,7 @@ class Item(Struct, gc=False):
     operation: Raw = NULL
     summary: Raw = NULL
     tools: Raw = NULL
+    encrypted_content: Raw = NULL
 
     @property
     def kind(self) -> str:
@@ -43,19 +44,32 @@ class Part(Struct, gc=False):
     file_url: Raw = NULL
     detail: Raw = NULL
     logprobs: Raw = NULL
+    input_audio: Raw = NULL
 
 
+class _Audio(Struct, gc=False):
+    data: str = ""
+    format: str | None = None
+
+
+_read_audio = msgspec.json.Decoder(_Audio | None).decode
 _read_text = msgspec.json.Decoder(str | None).decode
 _read_content = msgspec.json.Decoder(str | list[Part] | None).decode
 
 _TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
 _MEDIA = frozenset({"input_image", "input_file", "computer_screenshot"})
 
+_KEPT_REASONING = 128_000
+"""Tokens that a reasoning item may stand for whose content the provider keeps: the longest output of any model."""
+_WINDOW = 1_000_000
+"""The longest input of any model: no more of what is kept can be read."""
+
 
 class ItemReader:
     """Reads items one by one. model: whose way of counting pictures applies.
 
-    media_tokens: what media may cost beyond the bytes they have in the body; below zero for large inline ones. pictures: among them.
+    media_tokens: what media, and reasoning that the provider keeps, may cost beyond the bytes they have in the body; below zero for large
+    inline ones. pictures: among them.
     unbounded: the first content whose size the request does not tell.
     """
 
@@ -64,6 +78,7 @@ class ItemReader:
         self.pictures = 0
         self.unbounded = ""
         self._model = model
+        self._kept = 0
 
     def turn(self, item: Item, at: str = "") -> Turn:
         """The turn of an item: ids, status, phase and namespaces do not count; reasoning has no digest, since agents may drop it.
@@ -74,6 +89,9 @@ class ItemReader:
         if kind == "message":
             return self._said(item.role or "assistant", item.content, f"{at}.content")
         if kind == "reasoning":
+            if item.encrypted_content == NULL and item.content == NULL:
+                self.media_tokens += _KEPT_REASONING if self._kept < _WINDOW else 0
+                self._kept += _KEPT_REASONING
             return Turn(kind, b"")
         if (call := tool_call(item, at)) is not None:
             return canonical.turn("assistant", calls=((call.name, call.arguments),))
@@ -106,6 +124,8 @@ class ItemReader:
 
     def _medium(self, part: Part, at: str) -> bytes:
         """What stands for the part in the turn; adds what it may cost."""
+        if part.type == "input_audio":
+            return self._recording(part, at)
         if part.type not in _MEDIA:
             return (part.type or "").encode()
         inline = max(len(part.image_url), len(part.file_data)) if _is_inline(part) else 0
@@ -117,6 +137,11 @@ class ItemReader:
             self.pictures += 1
             self.media_tokens += image_tokens(self._model, text(part.detail, at)) - inline
         return bytes(next((raw for raw in (part.image_url, part.file_data, part.file_url, part.file_id) if raw != NULL), b""))
+
+    def _recording(self, part: Part, at: str) -> bytes:
+        audio = checked(_read_audio, part.input_audio, at) or _Audio()
+        self.media_tokens += audio_tokens(audio.data, audio.format or "") - len(audio.data)
+        return audio.data.encode()
 
     def _no_bound(self, reason: str) -> None:
         self.unbounded = self.unbounded or reason

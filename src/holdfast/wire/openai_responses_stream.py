@@ -77,7 +77,8 @@ class ResponsesStreamReader(EventReader):
         try:
             return answer(response, self._output(response), complete)
         except UNREADABLE:
-            return answer(response, [], complete)  # an item that is not what its type says: nothing can be told about the output
+            unread = answer(response, [], complete)  # an item that is not what its type says: nothing can be told about the output
+            return msgspec.structs.replace(unread, hosted=None)
 
     def _read(self, event: Event) -> None:
         name = _name(event)

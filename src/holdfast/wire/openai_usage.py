@@ -3,7 +3,7 @@
 import msgspec
 from msgspec import Raw, Struct
 
-from holdfast.events.usage import MOST_TOKENS, Usage
+from holdfast.events.usage import MOST_TOKENS, Usage, label
 
 
 class _Details(Struct, gc=False):
@@ -25,10 +25,11 @@ _NONE = _Details()
 _decode = msgspec.json.Decoder(_Usage | None).decode
 
 
-def read_usage(raw: Raw) -> Usage | None:
+def read_usage(raw: Raw, tier: object = None) -> Usage | None:
     """The tokens that a provider reported, or None where it reported none, or nonsense (negative, not whole, beyond all measure).
 
-    Some servers leave reasoning out of `completion_tokens` but not out of `total_tokens` and bill it: the larger reading is taken.
+    Some servers leave reasoning out of `completion_tokens` and bill it, with or without it in `total_tokens`: the larger reading is taken.
+    tier: the `service_tier` that stands beside the usage.
     """
     try:
         usage = _decode(raw)
@@ -41,15 +42,19 @@ def read_usage(raw: Raw) -> Usage | None:
         return None
     output = max(generated or 0, (total or 0) - read)
     if usage.prompt_tokens_details is None and usage.completion_tokens_details is None and usage.prompt_cache_hit_tokens is None:
-        return Usage(input=read, output=output)
+        return Usage(input=read, output=output, tier=label(tier))
     prompt, completion = usage.prompt_tokens_details or _NONE, usage.completion_tokens_details or _NONE
+    reasoning = _count(completion.reasoning_tokens) or 0
+    if reasoning > (generated or 0) or total is None:
+        output = max(output, (generated or 0) + reasoning)
     cached = min(_count(prompt.cached_tokens) or _count(usage.prompt_cache_hit_tokens) or 0, read)
     return Usage(
         input=read,
         output=output,
         cached_input=cached,
         cache_write=min(_count(prompt.cache_write_tokens) or 0, read - cached),
-        reasoning=min(_count(completion.reasoning_tokens) or 0, output),
+        reasoning=min(reasoning, output),
+        tier=label(tier),
     )
 
 

@@ -7,8 +7,12 @@ from msgspec import Struct
 
 from holdfast.wire.call import Call
 
-_HIDING = re.compile(r"(?:^|[/:.])(?:o\d|gpt-(?!3|4|oss)|codex|computer-use|gemini|grok)", re.IGNORECASE)
-"""Families whose thoughts the provider keeps back, or gives away as summaries; behind a reseller's prefix too."""
+_HIDING = re.compile(
+    r"(?:^|[/:.])(?:o\d|gpt-(?!3|4|oss)|codex|computer-use|gemini|grok|claude-(?!v?[1-4](?!\d)|instant|(?:opus|sonnet|haiku)-[34](?!\d)))",
+    re.IGNORECASE,
+)
+"""Families whose thoughts the provider keeps back, or gives away as summaries, unasked; behind a reseller's prefix too. Claude thinks
+unasked from version 5 on."""
 
 
 class _Params(Struct, gc=False):

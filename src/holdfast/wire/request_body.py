@@ -57,6 +57,38 @@ def checked(decode: Callable[[bytes | Raw], T], raw: bytes | Raw, at: str = "") 
         raise MalformedRequest("The request body is nested too deeply.", at or None) from None
 
 
+_PLAIN = frozenset(
+    {
+        *("model", "messages", "stream", "tools", "tool_choice", "max_tokens", "max_completion_tokens", "max_output_tokens"),
+        *("temperature", "top_p", "n", "stop", "stream_options", "user", "metadata", "store", "service_tier", "reasoning_effort"),
+        *("parallel_tool_calls", "response_format", "input", "instructions", "reasoning", "text", "include", "prompt_cache_key"),
+        *("system", "thinking", "stop_sequences", "top_k", "output_config", "context_management", "encoding_format", "dimensions"),
+    }
+)
+"""Names that are what they look like: most bodies have no others, and need no closer look."""
+
+
+def check_names(fields: Fields, guarded: frozenset[str]) -> None:
+    """Raises MalformedRequest for a field that is one of `guarded` only where capitals, look-alike letters or underscores do not count.
+
+    Some servers read names so (Go's and .NET's JSON, protobuf): what was checked here would not be what counts there.
+    """
+    if _PLAIN.issuperset(fields):
+        return
+    names = "".join(fields)
+    if names.isascii() and names == names.lower():
+        return
+    squeezed = {_squeezed(name): name for name in guarded}
+    for name in fields:
+        meant = squeezed.get(_squeezed(name))
+        if meant is not None and name != meant:
+            raise MalformedRequest(f"Invalid request: some servers read the field {name[:64]!r} as {meant}; write it so.", meant)
+
+
+def _squeezed(name: str) -> str:
+    return name.casefold().replace("_", "")
+
+
 def without(fields: Fields, names: Iterable[str]) -> Raw:
     """The fields as one JSON object, those named left out."""
     kept = dict(fields)
