@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from holdfast.clock import SECOND
 from holdfast.execution import rates as execution_rates
 from holdfast.execution.rates import LONGEST_CLOSED_NS, MOST_WAITING, Rates
-from holdfast.execution.turn import Costs, Excess, Turn
+from holdfast.execution.turn import Costs, Excess, Pool, Turn
 from holdfast.policy.rate import PERIODS, Rate
 from holdfast.shared import pools, rates
 from holdfast.shared.pools import PoolTable
@@ -56,6 +56,11 @@ class World:
         self.clock.advance(seconds * SECOND)
         log, self.log = self.log, []
         return log
+
+
+def known(turn: Turn) -> Pool:
+    assert turn.pool is not None
+    return turn.pool
 
 
 def test_what_conforms_passes_before_ask_returns_and_sets_no_timer() -> None:
@@ -228,7 +233,7 @@ def test_what_a_process_remembers_is_bounded_and_forgetting_opens_nothing(monkey
 def test_a_provider_that_asked_to_be_left_alone_is_not_asked_by_any_process_until_then() -> None:
     world = World(processes=2)
     first = world.ask("a", pool="openai/gpt")
-    world.processes[0].heard(first, [], 5 * SECOND)
+    world.processes[0].heard(known(first), first.mark, [], 5 * SECOND)
     world.ask("b", pool="openai/gpt", process=1)
     world.ask("c", pool="openai/other", process=1)
     world.ask("d", pool="openai/gpt", process=1, room_ns=SECOND)
@@ -238,7 +243,7 @@ def test_a_provider_that_asked_to_be_left_alone_is_not_asked_by_any_process_unti
 def test_those_that_waited_for_a_provider_do_not_storm_it() -> None:
     world = World()
     first = world.ask("a", pool="openai/gpt")
-    world.processes[0].heard(first, [], 5 * SECOND)
+    world.processes[0].heard(known(first), first.mark, [], 5 * SECOND)
     turns = [world.ask(str(number), pool="openai/gpt") for number in range(20)]
     world.clock.advance(5 * SECOND)
     passed = []
@@ -246,22 +251,23 @@ def test_those_that_waited_for_a_provider_do_not_storm_it() -> None:
         passed.append(sum(turn.passed for turn in turns))
         world.clock.advance(50_000_000)
     assert passed == [1, 3, 7, 15]
-    world.processes[0].heard(turns[0], [], 7 * SECOND)
+    world.processes[0].heard(known(turns[0]), turns[0].mark, [], 7 * SECOND)
     assert {second for _, second, _ in world.after(20)[-5:]} <= {5, 12}
 
 
 def test_who_cannot_wait_as_long_as_the_provider_asks_is_told_at_once() -> None:
     world = World()
     first = world.ask("a", pool="openai/gpt")
-    world.processes[0].heard(first, [], SECOND)
+    world.processes[0].heard(known(first), first.mark, [], SECOND)
     world.ask("b", pool="openai/gpt", room_ns=20 * SECOND)
-    world.processes[0].heard(first, [], 3600 * SECOND)
+    world.processes[0].heard(known(first), first.mark, [], 3600 * SECOND)
     assert world.after(1)[-1] == ("b", 0, "no_room")
 
 
 def test_a_wish_to_be_left_alone_for_days_is_tried_again_within_the_hour() -> None:
     world = World()
-    world.processes[0].heard(world.ask("a", pool="openai/gpt"), [], 10**17)
+    first = world.ask("a", pool="openai/gpt")
+    world.processes[0].heard(known(first), first.mark, [], 10**17)
     world.ask("b", pool="openai/gpt", room_ns=2 * LONGEST_CLOSED_NS)
     assert world.after(3600)[-1] == ("b", 3600, "passed")
 
@@ -269,7 +275,7 @@ def test_a_wish_to_be_left_alone_for_days_is_tried_again_within_the_hour() -> No
 def test_what_the_providers_headers_leave_is_spread_over_time() -> None:
     world = World(processes=2)
     first = world.ask("a", pool="openai/gpt")
-    world.processes[0].heard(first, [Quota("requests", 60, 2, 58 * SECOND)], None)
+    world.processes[0].heard(known(first), first.mark, [Quota("requests", 60, 2, 58 * SECOND)], None)
     for number in range(4):
         world.ask(str(number), pool="openai/gpt", process=number % 2)
     assert [second for _, second, _ in world.after(10)] == [0, 0, 0, 1, 2]
@@ -278,7 +284,7 @@ def test_what_the_providers_headers_leave_is_spread_over_time() -> None:
 def test_a_call_that_its_own_rate_holds_back_is_not_counted_as_sent_to_the_provider() -> None:
     world = World()
     first = world.ask("a", rate(1), pool="openai/gpt")
-    world.processes[0].heard(first, [Quota("requests", 60, 1, 59 * SECOND)], None)
+    world.processes[0].heard(known(first), first.mark, [Quota("requests", 60, 1, 59 * SECOND)], None)
     world.ask("b", rate(1), pool="openai/gpt")
     world.ask("c", pool="openai/gpt")
     assert world.log[-1] == ("c", 0, "passed")

@@ -14,10 +14,12 @@ from holdfast.clock import SECOND
 from holdfast.errors import StorageError
 from holdfast.events import LimitMark
 from holdfast.execution.limiter import Limiter
+from holdfast.execution.rates import Rates
 from holdfast.execution.recording import Recorder
 from holdfast.gateway.application import Gateway
 from holdfast.gateway.gate import Gate
 from holdfast.gateway.options import GatewayOptions
+from holdfast.gateway.pacing import Pacing
 from holdfast.gateway.parts import Parts
 from holdfast.gateway.routing import Routing
 from holdfast.http.client import Client, ClientOptions
@@ -25,6 +27,7 @@ from holdfast.http.server import Server, ServerOptions, serve
 from holdfast.ledger.sqlite import SqliteLedger
 from holdfast.policy.history import Conversations
 from holdfast.policy.limit import Limit, LimitReached
+from holdfast.shared.rate_tables import RateTables
 from holdfast.store.journal import Journal
 from holdfast.system_clock import SystemClock
 
@@ -58,6 +61,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
     _ledger: SqliteLedger
     _journal: Journal
     _executor: ThreadPoolExecutor
+    _tables: RateTables
 
     async def close(self, drain_ns: int = DRAIN_NS) -> None:
         """Let calls in progress end, give back what was leased, write everything down."""
@@ -69,6 +73,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
         self._ledger.close()
         self._journal.close()
         self._executor.shutdown()
+        self._tables.release()
 
 
 async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Listen, hooks: Hooks = Hooks()) -> DataPlane:  # noqa: B008 - frozen
@@ -83,13 +88,14 @@ async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Liste
         provider.prices.rates("", clock.wall_ns())
     ledger = SqliteLedger(data_dir / "ledger.sqlite", holder, clock, asyncio.get_running_loop().call_soon_threadsafe)
     limiter = Limiter(ledger, clock, _mark_recorder(recorder, clock))
+    tables = RateTables(data_dir)
     client = Client(ClientOptions(), clock)
     source = random.Random(secrets.randbits(128))  # noqa: S311 - spreads retries and numbers events, guards nothing
     parts = Parts(
         options=options,
         clock=clock,
         upstream=client,
-        gate=Gate(limiter, options.limits),
+        gate=Gate(limiter, options.limits, Pacing(Rates(tables.rates, tables.pools, clock), options.rates, clock)),
         recorder=recorder,
         conversations=Conversations(),
         routing=Routing(options.providers),
@@ -106,7 +112,14 @@ async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Liste
         executor.shutdown()
         raise
     return DataPlane(
-        server=server, recorder=recorder, _client=client, _limiter=limiter, _ledger=ledger, _journal=journal, _executor=executor
+        server=server,
+        recorder=recorder,
+        _client=client,
+        _limiter=limiter,
+        _ledger=ledger,
+        _journal=journal,
+        _executor=executor,
+        _tables=tables,
     )
 
 

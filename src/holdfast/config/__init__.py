@@ -15,6 +15,7 @@ from holdfast.config.later import read_later_sections
 from holdfast.config.limits import merged, read_limits
 from holdfast.config.providers import read_providers
 from holdfast.config.quantities import count, money, shown
+from holdfast.config.rates import read_rates
 from holdfast.gateway.options import GatewayOptions
 from holdfast.policy.limit import WATCH_ONLY, WINDOWS, Limit
 from holdfast.providers import ProviderKind
@@ -91,11 +92,12 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Config:
     providers = read_providers(top, secrets)
     agents = read_agents(top, providers.options, secrets)
     limits = merged([*read_limits(top, ""), *_environment_limits(environment, problems)])
+    rates = read_rates(top, "top")
     read_later_sections(top)
     top.close()
     problems.check()
     return Config(
-        gateway=GatewayOptions(agents=agents, providers=providers.options, limits=limits),
+        gateway=GatewayOptions(agents=agents, providers=providers.options, limits=limits, rates=rates),
         warnings=(*problems.warnings, *secrets.cautions),
         secrets=frozenset(secrets.values),
         key_variables=providers.variables,

@@ -6,9 +6,11 @@ from holdfast import plugins
 from holdfast.config.addresses import Address, address, check_name
 from holdfast.config.document import Problems, Section, Value
 from holdfast.config.quantities import flag, money, shown
+from holdfast.config.rates import read_rates
 from holdfast.errors import SecretError, did_you_mean
 from holdfast.gateway.options import Passthrough, ProviderOptions
 from holdfast.money import Nano
+from holdfast.policy.rate import Rate
 from holdfast.pricing import PriceList, Rates, matches
 from holdfast.providers import ProviderKind
 from holdfast.secrets import Secrets, parse
@@ -33,6 +35,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     key: Key | None = None
     prices: tuple[tuple[str, Rates], ...] = ()
     passthrough: tuple[Passthrough, ...] = ()
+    rates: tuple[Rate, ...] = ()
 
 
 class Providers(Struct, frozen=True):
@@ -83,13 +86,14 @@ def _entry(name: str, value: Value, secrets: Secrets) -> Entry | None:
     reference = section.get("api_key")
     key = None if reference is None else _written_key(reference, secrets)
     prices, passthrough = _prices(section.section("prices")), _passthrough(section)
+    rates = read_rates(section, "provider", name)
     section.close()
     if kind is None or (url is not None and where is None):
         return None
     if where is None and kind.base_url is None:
         section.error("needs a base_url, such as http://127.0.0.1:8000/v1")
         return None
-    return Entry(name=name, kind=kind, where=where, key=key, prices=prices, passthrough=passthrough)
+    return Entry(name=name, kind=kind, where=where, key=key, prices=prices, passthrough=passthrough, rates=rates)
 
 
 def _kind(section: Section, name: str) -> ProviderKind | None:
@@ -129,6 +133,7 @@ def _options(entry: Entry, key: Key) -> ProviderOptions:
         key_error=key.error,
         prices=PriceList(overrides=entry.prices + kind.prices.overrides, provider=kind.prices.provider),
         passthrough=entry.passthrough,
+        rates=entry.rates,
     )
 
 

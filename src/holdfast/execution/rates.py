@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from holdfast.clock import MILLISECOND, SECOND, Clock
-from holdfast.execution.turn import Bucket, Costs, Draw, Excess, Line, Pool, PoolTable, RateTable, Turn
+from holdfast.execution.turn import Bucket, Costs, Draw, Excess, Line, Mark, Pool, PoolTable, RateTable, Turn
 from holdfast.policy.expectation import Expectations
 from holdfast.policy.rate import Rate, RateScope
 from holdfast.wire.quota import Quota
@@ -64,6 +64,10 @@ class Rates:
             pool = self._pools[label, key] = Pool(label, key)
         return pool
 
+    def is_unheard(self, pool: Pool) -> bool:
+        """Whether a pool limits nobody, as far as anybody knows."""
+        return not self._pool_table.knows(pool)
+
     def ask(self, turn: Turn, done: Done) -> None:
         """`done` is called, before this returns where nothing must be awaited, with the turn when it may go on or why it must not."""
         turn.rates, turn.done = self, done
@@ -76,16 +80,16 @@ class Rates:
             turn.over = outcome is not turn
             done(outcome)
 
-    def heard(self, turn: Turn, quotas: Sequence[Quota], closed_ns: int | None) -> None:
-        """What the provider's answer said of its own limits. closed_ns: how long it asked to be left alone, None: it did not."""
+    def heard(self, pool: Pool, mark: Mark | None, quotas: Sequence[Quota], closed_ns: int | None) -> None:
+        """What the provider said of its own limits in its answer to the call with this mark. closed_ns: how long it asked to be left alone,
+        None: it did not."""
         now = self._clock.monotonic_ns()
-        if turn.pool is not None:
-            if quotas:
-                self._pool_table.learn(turn.pool, turn.mark, quotas, now)
-            if closed_ns:
-                self._pool_table.close(turn.pool, now + min(closed_ns, LONGEST_CLOSED_NS))
-                if turn.pool.queue:  # who cannot wait so long is told now
-                    self._arm(turn.pool, 0)
+        if quotas:
+            self._pool_table.learn(pool, mark, quotas, now)
+        if closed_ns:
+            self._pool_table.close(pool, now + min(closed_ns, LONGEST_CLOSED_NS))
+            if pool.queue:  # who cannot wait so long is told now
+                self._arm(pool, 0)
 
     def settle(self, turn: Turn, used: tuple[int, int] | None) -> None:
         """Correct what was taken by what was used; `Turn.settle` calls this once."""

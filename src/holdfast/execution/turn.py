@@ -89,6 +89,9 @@ class PoolTable(Protocol):
     def unsend(self, pool: Pool, costs: Costs, now_ns: int) -> None:
         """It was not sent after all."""
 
+    def knows(self, pool: Pool) -> bool:
+        """False when nothing was heard of it for sure."""
+
     def learn(self, pool: Pool, mark: Mark | None, quotas: Sequence[Quota], now_ns: int) -> None:
         """What the provider said in its answer to the call with this mark."""
 
@@ -116,7 +119,7 @@ class Waits(Protocol):
 
 
 class Turn:
-    """One attempt's way through its lines. until_ns: how long it may wait; pool_until_ns: for the provider.
+    """One attempt's way through its lines. until_ns: how long it may wait; target_until_ns: for what belongs to its target alone.
 
     waited_ns: how long it did; waited_for: for what, None when it passed at once.
     """
@@ -135,18 +138,18 @@ class Turn:
             "over",
             "passed",
             "pool",
-            "pool_until_ns",
+            "target_until_ns",
             "rates",
         ),
         *("until_ns", "waited_for", "waited_ns"),
     )
 
-    def __init__(self, draws: Sequence[Draw], pool: Pool | None, costs: Costs, until_ns: int, pool_until_ns: int) -> None:
+    def __init__(self, draws: Sequence[Draw], pool: Pool | None, costs: Costs, until_ns: int, target_until_ns: int) -> None:
         self.draws = draws
         self.pool = pool
         self.costs = costs
         self.until_ns = until_ns
-        self.pool_until_ns = pool_until_ns
+        self.target_until_ns = target_until_ns
         self.rates: Waits
         self.done: Callable[[Turn | Excess], None]
         self.asked_ns = 0
@@ -165,7 +168,9 @@ class Turn:
 
     def latest_ns(self, line: Line) -> int:
         """How long it may wait in a line."""
-        return self.pool_until_ns if line.limit is None else min(self.until_ns, self.asked_ns + line.limit.max_wait_ns)
+        rate = line.limit
+        until_ns = self.target_until_ns if rate is None or rate.of_target else self.until_ns
+        return until_ns if rate is None else min(until_ns, self.asked_ns + rate.max_wait_ns)
 
     def cost(self, line: Line) -> int:
         """What it takes from a line."""

@@ -1,4 +1,4 @@
-"""What stands between a request and its attempt: the worst case is bounded, and reserved against every limit that applies.
+"""What stands between a request and its attempt: it waits for its turn, then its worst case is reserved against every limit that applies.
 
 One per gateway; the calls that wait here are known to the parts that make them wait.
 """
@@ -7,11 +7,16 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from holdfast.errors import ConnectFailed
+from holdfast.execution.attempt import AttemptResult
 from holdfast.execution.limiter import LedgerUnavailable, Limiter, Reservation
+from holdfast.execution.turn import Excess, Turn
+from holdfast.execution.upstream import Headers
 from holdfast.gateway import refusals
-from holdfast.gateway.admission import Bounds, bounds, charges
+from holdfast.gateway.admission import Bounds, Charges, Cost, bounds, charges
 from holdfast.gateway.endpoints import Endpoint
 from holdfast.gateway.options import AgentOptions
+from holdfast.gateway.pacing import Pacing, Wish
 from holdfast.gateway.recording import Origin
 from holdfast.gateway.routing import Destination
 from holdfast.policy.limit import Limit, LimitReached, Scope
@@ -35,11 +40,19 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 
 class Admitted(Struct, frozen=True):
-    """The attempt may be made. unchecked: why no limit was checked for it, "" when all were."""
+    """The attempt may be made. turn: what it took of the rates, None where none is in its way. unchecked: why no limit was checked for it,
+    "" when all were."""
 
     bounds: Bounds
     reservation: Reservation
+    turn: Turn | None = None
     unchecked: str = ""
+
+    def cancel(self) -> None:
+        """Give everything back: nothing was sent."""
+        self.reservation.cancel()
+        if self.turn is not None:
+            self.turn.cancel()
 
 
 class Denied(Struct, frozen=True):
@@ -53,32 +66,78 @@ class Denied(Struct, frozen=True):
 class Gate:
     """limits: those on everything together. allow_unchecked: let calls through when the limits cannot be checked."""
 
-    def __init__(self, limiter: Limiter, limits: tuple[Limit, ...], *, allow_unchecked: bool = False) -> None:
+    def __init__(self, limiter: Limiter, limits: tuple[Limit, ...], pacing: Pacing, *, allow_unchecked: bool = False) -> None:
         self._limiter = limiter
         self._limits = limits
+        self._pacing = pacing
         self._allow_unchecked = allow_unchecked
+        self._turns: dict[int, Turn] = {}
 
-    def admit(self, entry: Entry, destination: Destination, done: Callable[[Admitted | Denied], None]) -> None:
-        """Decide about one attempt of `entry` at `destination`; `done` is called before this returns where nothing must be awaited."""
-        drawn = charges(self._limits + entry.agent.limits, _values(entry, destination))
+    def admit(self, entry: Entry, destination: Destination, done: Callable[[Admitted | Denied], None], *, last: bool = True) -> None:
+        """Decide about one attempt of `entry` at `destination`; `done` is called before this returns where nothing must be awaited.
+
+        last: no other target follows. A call that waits for its turn holds no money.
+        """
+        values = _values(entry, destination)
+        drawn = charges(self._limits + entry.agent.limits, values)
         found = bounds(entry.call, destination.model, _rates(entry, destination), drawn, entry.agent.default_max_output)
         if isinstance(found, Refusal):
             done(Denied(found))
+        elif self._pacing.is_free(entry.agent, destination):
+            self._limiter.reserve(drawn, found.ask, lambda outcome: done(self._outcome(found, outcome, None)))
+        else:
+            self._take_turn(entry, destination, values, (drawn, found, done), last)
+
+    def leave(self, entry: Entry) -> None:
+        """A call that may be waiting for its turn does not want it any more."""
+        turn = self._turns.pop(id(entry), None)
+        if turn is not None:
+            turn.cancel()
+
+    def heard(self, destination: Destination, turn: Turn | None, status: int, headers: Headers) -> None:
+        """The head of an answer has come."""
+        self._pacing.heard(destination, turn, status, headers)
+
+    def ended(self, call: Call, destination: Destination, turn: Turn | None, result: AttemptResult, cost: Cost) -> None:
+        """An attempt has: what it took of the rates is corrected by what it used."""
+        if result.status and not result.committed:
+            self._pacing.heard(destination, turn, result.status, result.headers)
+        if turn is None:
             return
+        if isinstance(result.error, ConnectFailed):
+            turn.cancel()
+        else:
+            self._pacing.used(call, destination, turn, cost.usage, free=cost.source == "free")
 
-        def reserved(outcome: Reservation | LimitReached | LedgerUnavailable) -> None:
-            done(self._outcome(found, outcome))
+    def _take_turn(self, entry: Entry, destination: Destination, values: dict[Scope, str], then: "_Then", last: bool) -> None:
+        drawn, found, done = then
 
-        self._limiter.reserve(drawn, found.ask, reserved)
+        def turned(turn: Turn | Excess) -> None:
+            self._turns.pop(id(entry), None)
+            if isinstance(turn, Excess):
+                limit = turn.line.limit
+                done(Denied(refusals.rate_exceeded(turn), elsewhere=limit is None or limit.of_target))
+            else:
+                self._limiter.reserve(drawn, found.ask, lambda outcome: done(self._outcome(found, outcome, turn)))
 
-    def _outcome(self, found: Bounds, outcome: Reservation | LimitReached | LedgerUnavailable) -> Admitted | Denied:
+        wish = Wish(call=entry.call, agent=entry.agent, destination=destination, values=values, until_ns=entry.total_at_ns, last=last)
+        waiting = self._pacing.ask(wish, turned)
+        if waiting is not None:
+            self._turns[id(entry)] = waiting
+
+    def _outcome(self, found: Bounds, outcome: Reservation | LimitReached | LedgerUnavailable, turn: Turn | None) -> Admitted | Denied:
         if isinstance(outcome, Reservation):
-            return Admitted(found, outcome)
+            return Admitted(found, outcome, turn)
+        if self._allow_unchecked and isinstance(outcome, LedgerUnavailable):
+            return Admitted(found, Reservation(self._limiter, [], found.ask.most), turn, outcome.reason)
+        if turn is not None:
+            turn.cancel()
         if isinstance(outcome, LimitReached):
             return Denied(refusals.limit_reached(outcome), outcome, elsewhere=False)
-        if self._allow_unchecked:
-            return Admitted(found, Reservation(self._limiter, [], found.ask.most), outcome.reason)
         return Denied(refusals.ledger_unavailable(outcome.reason))
+
+
+_Then = tuple[Charges, Bounds, Callable[[Admitted | Denied], None]]
 
 
 def _values(entry: Entry, destination: Destination) -> dict[Scope, str]:

@@ -10,8 +10,9 @@ from typing import Literal
 from msgspec import Struct
 
 from holdfast.clock import SECOND
+from holdfast.policy.limit import Scope
 
-RateScope = Literal["all", "agent", "release", "user", "run", "interaction", "model", "provider"]
+RateScope = Scope | Literal["provider"]
 RateUnit = Literal["requests", "tokens"]
 OnExcess = Literal["wait", "refuse"]
 
@@ -36,6 +37,11 @@ class Rate(Struct, frozen=True, kw_only=True, cache_hash=True):
     owner: str = ""
     on_excess: OnExcess = "wait"
     max_wait_ns: int = 60 * SECOND
+
+    @property
+    def of_target(self) -> bool:
+        """Whether another target of the route is counted elsewhere."""
+        return self.scope in ("model", "provider") or self.owner.startswith("provider ")
 
     def account(self, value: str) -> str:
         """The bucket's name for one counted thing. With the figures in it: a bucket's number means nothing under others."""

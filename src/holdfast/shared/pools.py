@@ -35,7 +35,7 @@ class PoolTable:
 
     def send(self, pool: Pool, costs: Costs, now_ns: int) -> tuple[int, Mark | None]:
         words = self._words
-        if pool.seen == words[0]:
+        if not self.knows(pool):
             return 0, None
         with self._memory.locked(0, 8):
             at = self._find(pool)
@@ -52,6 +52,9 @@ class PoolTable:
                 self._count(base, meter, cost, now_ns)
             first, second, third, fourth = (words[base] for base, _, _ in meters)
             return 0, (first, second, third, fourth)
+
+    def knows(self, pool: Pool) -> bool:
+        return pool.seen != self._words[0]
 
     def unsend(self, pool: Pool, costs: Costs, now_ns: int) -> None:
         with self._memory.locked(0, 8):
