@@ -1,6 +1,5 @@
 """Puts a gateway together: ledger, limiter, journal, upstream client, HTTP server."""
 
-import asyncio
 import random
 import secrets
 import socket
@@ -10,23 +9,22 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from holdfast.assembly.limits import Limits, open_limits
 from holdfast.clock import SECOND
+from holdfast.config.ledger import LedgerOptions
 from holdfast.errors import StorageError
-from holdfast.events import LimitMark
-from holdfast.execution.limiter import Limiter
 from holdfast.execution.rates import Rates
 from holdfast.execution.recording import Recorder
 from holdfast.gateway.application import Gateway
 from holdfast.gateway.gate import Gate
 from holdfast.gateway.options import GatewayOptions
-from holdfast.gateway.pacing import Pacing
 from holdfast.gateway.parts import Parts
 from holdfast.gateway.routing import Routing
+from holdfast.gateway.turns import Turns
 from holdfast.http.client import Client, ClientOptions
 from holdfast.http.server import Server, ServerOptions, serve
-from holdfast.ledger.sqlite import SqliteLedger
 from holdfast.policy.history import Conversations
-from holdfast.policy.limit import Limit, LimitReached
+from holdfast.policy.limit import LimitReached
 from holdfast.shared.rate_tables import RateTables
 from holdfast.store.journal import Journal
 from holdfast.system_clock import SystemClock
@@ -57,8 +55,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
     server: Server
     recorder: Recorder
     _client: Client
-    _limiter: Limiter
-    _ledger: SqliteLedger
+    _limits: Limits
     _journal: Journal
     _executor: ThreadPoolExecutor
     _tables: RateTables
@@ -67,17 +64,20 @@ class DataPlane(Struct, frozen=True, kw_only=True):
         """Let calls in progress end, give back what was leased, write everything down."""
         await self.server.close(drain_ns)
         await self._client.close()
-        returned: asyncio.Future[StorageError | None] = asyncio.get_running_loop().create_future()
-        self._limiter.close(returned.set_result)
-        await returned
-        self._ledger.close()
+        await self._limits.close()
         self._journal.close()
         self._executor.shutdown()
         self._tables.release()
 
 
-async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Listen, hooks: Hooks = Hooks()) -> DataPlane:  # noqa: B008 - frozen
-    """Start a gateway; raises StorageError, or OSError when the address cannot be had."""
+async def open_data_plane(
+    options: GatewayOptions,
+    data_dir: Path,
+    listen: Listen,
+    hooks: Hooks = Hooks(),  # noqa: B008 - frozen
+    ledger: LedgerOptions = LedgerOptions(),  # noqa: B008 - frozen
+) -> DataPlane:
+    """Start a gateway; raises StorageError, ConfigError, or OSError when the address cannot be had."""
     _make_private_folder(data_dir)
     clock = SystemClock()
     holder = secrets.token_hex(6)
@@ -86,16 +86,16 @@ async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Liste
     recorder = hooks.recorder(journal)
     for provider in options.providers:  # price lists load on first use; the first call must not wait for them
         provider.prices.rates("", clock.wall_ns())
-    ledger = SqliteLedger(data_dir / "ledger.sqlite", holder, clock, asyncio.get_running_loop().call_soon_threadsafe)
-    limiter = Limiter(ledger, clock, _mark_recorder(recorder, clock))
+    limits = open_limits(ledger, data_dir, holder, clock, recorder)
     tables = RateTables(data_dir)
+    turns = Turns(Rates(tables.rates, tables.pools, clock), options.rates, clock)
     client = Client(ClientOptions(), clock)
     source = random.Random(secrets.randbits(128))  # noqa: S311 - spreads retries and numbers events, guards nothing
     parts = Parts(
         options=options,
         clock=clock,
         upstream=client,
-        gate=Gate(limiter, options.limits, Pacing(Rates(tables.rates, tables.pools, clock), options.rates, clock)),
+        gate=Gate(limits.limiter, options.limits, turns, allow_unchecked=ledger.allow_unchecked),
         recorder=recorder,
         conversations=Conversations(),
         routing=Routing(options.providers),
@@ -108,19 +108,11 @@ async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Liste
             Gateway(parts), listen.host, listen.port, ServerOptions(), clock, reuse_port=listen.reuse_port, sock=listen.sock
         )
     except OSError:
-        ledger.close()
+        await limits.close()
+        tables.release()
         executor.shutdown()
         raise
-    return DataPlane(
-        server=server,
-        recorder=recorder,
-        _client=client,
-        _limiter=limiter,
-        _ledger=ledger,
-        _journal=journal,
-        _executor=executor,
-        _tables=tables,
-    )
+    return DataPlane(server=server, recorder=recorder, _client=client, _limits=limits, _journal=journal, _executor=executor, _tables=tables)
 
 
 def _make_private_folder(path: Path) -> None:
@@ -129,20 +121,3 @@ def _make_private_folder(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"the data directory {path} cannot be made: {error.strerror}; name another with --data-dir") from error
-
-
-def _mark_recorder(recorder: Recorder, clock: SystemClock) -> Callable[[Limit, str, int, int], None]:
-    def marked(limit: Limit, value: str, mark: int, spent: int) -> None:
-        recorder.append(
-            LimitMark(
-                timestamp=clock.wall_ns(),
-                limit=limit.describe(value),
-                scope=limit.scope,
-                unit=limit.unit,
-                mark=mark,
-                amount=limit.amount,
-                spent=spent,
-            )
-        )
-
-    return marked

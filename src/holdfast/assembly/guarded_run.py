@@ -52,7 +52,11 @@ async def _run(request: RunRequest, config: Config, environment: Mapping[str, st
             stop.set_result("limit")
 
     plane = await open_data_plane(
-        _options(request, config, agent, run), request.data_dir, Listen(), Hooks(limit_refused=limit_refused, recorder=tally.around)
+        _options(request, config, agent, run),
+        request.data_dir,
+        Listen(),
+        Hooks(limit_refused=limit_refused, recorder=tally.around),
+        config.ledger,
     )
     try:
         plane.recorder.append(

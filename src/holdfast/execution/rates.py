@@ -70,15 +70,15 @@ class Rates:
 
     def ask(self, turn: Turn, done: Done) -> None:
         """`done` is called, before this returns where nothing must be awaited, with the turn when it may go on or why it must not."""
-        turn.rates, turn.done = self, done
+        turn.rates = self
         turn.asked_ns = now = self._clock.monotonic_ns()
         self._numbers = turn.number = self._numbers + 1
         ahead = self._line_ahead(turn) if self.waiting else None
         blocked = self._try(turn, now) if ahead is None else (ahead, max(0, ahead.due_ns - now))
         outcome = turn if blocked is None else self._join(turn, *blocked, now)
+        turn.done = done
         if outcome is not None:
-            turn.over = outcome is not turn
-            done(outcome)
+            turn.end_wait(outcome)
 
     def heard(self, pool: Pool, mark: Mark | None, quotas: Sequence[Quota], closed_ns: int | None) -> None:
         """What the provider said of its own limits in its answer to the call with this mark. closed_ns: how long it asked to be left alone,
@@ -206,17 +206,15 @@ class Rates:
         """Once the queue is in order: from inside its `done` a call may ask again, and another leave."""
         for turn, outcome in outcomes:
             if not turn.over:
-                turn.over = outcome is not turn
-                turn.done(outcome)
+                turn.end_wait(outcome)
 
     def _expire(self, turn: Turn) -> None:
         """It has waited as long as it may."""
         line = turn.line
         assert line is not None
-        turn.over = True
         after = max(MILLISECOND, line.due_ns - self._clock.monotonic_ns())
         self.leave(turn)
-        turn.done(Excess(line, after, "no_room"))
+        turn.end_wait(Excess(line, after, "no_room"))
 
     def _take_out(self, turn: Turn, line: Line) -> None:
         first = line.queue[0] is turn

@@ -32,7 +32,7 @@ class Line:
         self.high = int.from_bytes(digest[:8], "little") | 1  # never zero: zero is an empty place
         self.low = int.from_bytes(digest[8:], "little")
         self.place = -1
-        self.seen = -1
+        self.seen = 0
         self.queue: list[Turn] = []
         self.queued = 0
         self.at_once = self.at_first
@@ -151,7 +151,7 @@ class Turn:
         self.until_ns = until_ns
         self.target_until_ns = target_until_ns
         self.rates: Waits
-        self.done: Callable[[Turn | Excess], None]
+        self.done: Callable[[Turn | Excess], None] | None = None
         self.asked_ns = 0
         self.number = 0
         self.line: Line | None = None
@@ -191,3 +191,11 @@ class Turn:
             self.rates.cancel(self)
         else:
             self.rates.leave(self)
+            self.done = None
+
+    def end_wait(self, outcome: "Turn | Excess") -> None:
+        """Tell whoever asked. It is forgotten before, for it knows this turn: together they would be garbage for the collector."""
+        done, self.done = self.done, None
+        self.over = self.over or outcome is not self
+        if done is not None:
+            done(outcome)

@@ -16,9 +16,9 @@ from holdfast.gateway import refusals
 from holdfast.gateway.admission import Bounds, Charges, Cost, bounds, charges
 from holdfast.gateway.endpoints import Endpoint
 from holdfast.gateway.options import AgentOptions
-from holdfast.gateway.pacing import Pacing, Wish
 from holdfast.gateway.recording import Origin
 from holdfast.gateway.routing import Destination
+from holdfast.gateway.turns import Turns, Wish
 from holdfast.policy.limit import Limit, LimitReached, Scope
 from holdfast.pricing import Rates
 from holdfast.wire.call import Call, Refusal
@@ -66,12 +66,12 @@ class Denied(Struct, frozen=True):
 class Gate:
     """limits: those on everything together. allow_unchecked: let calls through when the limits cannot be checked."""
 
-    def __init__(self, limiter: Limiter, limits: tuple[Limit, ...], pacing: Pacing, *, allow_unchecked: bool = False) -> None:
+    def __init__(self, limiter: Limiter, limits: tuple[Limit, ...], turns: Turns, *, allow_unchecked: bool = False) -> None:
         self._limiter = limiter
         self._limits = limits
-        self._pacing = pacing
+        self._turns = turns
         self._allow_unchecked = allow_unchecked
-        self._turns: dict[int, Turn] = {}
+        self._waiting: dict[int, Turn] = {}
 
     def admit(self, entry: Entry, destination: Destination, done: Callable[[Admitted | Denied], None], *, last: bool = True) -> None:
         """Decide about one attempt of `entry` at `destination`; `done` is called before this returns where nothing must be awaited.
@@ -83,37 +83,37 @@ class Gate:
         found = bounds(entry.call, destination.model, _rates(entry, destination), drawn, entry.agent.default_max_output)
         if isinstance(found, Refusal):
             done(Denied(found))
-        elif self._pacing.is_free(entry.agent, destination):
+        elif self._turns.is_free(entry.agent, destination):
             self._limiter.reserve(drawn, found.ask, lambda outcome: done(self._outcome(found, outcome, None)))
         else:
             self._take_turn(entry, destination, values, (drawn, found, done), last)
 
     def leave(self, entry: Entry) -> None:
         """A call that may be waiting for its turn does not want it any more."""
-        turn = self._turns.pop(id(entry), None)
+        turn = self._waiting.pop(id(entry), None)
         if turn is not None:
             turn.cancel()
 
     def heard(self, destination: Destination, turn: Turn | None, status: int, headers: Headers) -> None:
         """The head of an answer has come."""
-        self._pacing.heard(destination, turn, status, headers)
+        self._turns.heard(destination, turn, status, headers)
 
     def ended(self, call: Call, destination: Destination, turn: Turn | None, result: AttemptResult, cost: Cost) -> None:
         """An attempt has: what it took of the rates is corrected by what it used."""
         if result.status and not result.committed:
-            self._pacing.heard(destination, turn, result.status, result.headers)
+            self._turns.heard(destination, turn, result.status, result.headers)
         if turn is None:
             return
         if isinstance(result.error, ConnectFailed):
             turn.cancel()
         else:
-            self._pacing.used(call, destination, turn, cost.usage, free=cost.source == "free")
+            self._turns.used(call, destination, turn, cost.usage, free=cost.source == "free")
 
     def _take_turn(self, entry: Entry, destination: Destination, values: dict[Scope, str], then: "_Then", last: bool) -> None:
         drawn, found, done = then
 
         def turned(turn: Turn | Excess) -> None:
-            self._turns.pop(id(entry), None)
+            self._waiting.pop(id(entry), None)
             if isinstance(turn, Excess):
                 limit = turn.line.limit
                 done(Denied(refusals.rate_exceeded(turn), elsewhere=limit is None or limit.of_target))
@@ -121,9 +121,9 @@ class Gate:
                 self._limiter.reserve(drawn, found.ask, lambda outcome: done(self._outcome(found, outcome, turn)))
 
         wish = Wish(call=entry.call, agent=entry.agent, destination=destination, values=values, until_ns=entry.total_at_ns, last=last)
-        waiting = self._pacing.ask(wish, turned)
+        waiting = self._turns.ask(wish, turned)
         if waiting is not None:
-            self._turns[id(entry)] = waiting
+            self._waiting[id(entry)] = waiting
 
     def _outcome(self, found: Bounds, outcome: Reservation | LimitReached | LedgerUnavailable, turn: Turn | None) -> Admitted | Denied:
         if isinstance(outcome, Reservation):

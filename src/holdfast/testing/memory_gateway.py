@@ -8,16 +8,16 @@ from holdfast.execution.rates import Rates
 from holdfast.gateway.application import Gateway
 from holdfast.gateway.gate import Gate
 from holdfast.gateway.options import GatewayOptions
-from holdfast.gateway.pacing import Pacing
 from holdfast.gateway.parts import Parts
 from holdfast.gateway.routing import Routing
+from holdfast.gateway.turns import Turns
 from holdfast.http.message import Request
 from holdfast.policy.history import Conversations
 from holdfast.policy.limit import LimitReached
 from holdfast.shared.rate_tables import RateTables
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.exchange import MemoryResponse, request
-from holdfast.testing.ledger import MemoryLedger
+from holdfast.testing.ledger import MemoryLedger, MemorySlate
 from holdfast.testing.recorder import MemoryRecorder
 from holdfast.testing.upstream import MemoryUpstream
 
@@ -35,7 +35,7 @@ class MemoryGateway:
         self.upstream = MemoryUpstream()
         self.recorder = MemoryRecorder()
         self.ledger = MemoryLedger(self.clock)
-        self.limiter = Limiter(self.ledger, self.clock)
+        self.limiter = Limiter(self.ledger, self.clock, MemorySlate())
         tables = RateTables(None)
         self.rates = Rates(tables.rates, tables.pools, self.clock)
         self.refused: list[LimitReached] = []
@@ -45,7 +45,7 @@ class MemoryGateway:
                 options=options,
                 clock=self.clock,
                 upstream=self.upstream,
-                gate=Gate(self.limiter, options.limits, Pacing(self.rates, options.rates, self.clock)),
+                gate=Gate(self.limiter, options.limits, Turns(self.rates, options.rates, self.clock)),
                 recorder=self.recorder,
                 conversations=self.conversations,
                 routing=Routing(options.providers),

@@ -32,7 +32,7 @@ class Wish(Struct, frozen=True, kw_only=True):
     last: bool
 
 
-class Pacing:
+class Turns:
     """everywhere: the rates on everything together."""
 
     def __init__(self, rates: Rates, everywhere: tuple[Rate, ...], clock: Clock) -> None:
