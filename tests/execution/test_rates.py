@@ -171,6 +171,17 @@ def test_a_call_waits_for_all_of_its_rates_and_holds_none_meanwhile() -> None:
     assert world.after(3) == [("e", 9, "passed"), ("b", 10, "passed")]
 
 
+def test_who_comes_from_another_line_takes_the_place_that_its_age_gives_it() -> None:
+    world = World()
+    slow, fast = rate(20, scope="user"), rate(60)
+    world.ask("a", slow)
+    world.ask("old", slow, fast)  # waits for the slow one until 3
+    world.clock.advance(2 * SECOND + SECOND // 2)
+    for name in ("x", "y", "z"):
+        world.ask(name, fast)
+    assert world.after(10) == [("a", 0, "passed"), ("x", 2, "passed"), ("old", 3, "passed"), ("y", 4, "passed"), ("z", 5, "passed")]
+
+
 def test_processes_share_a_rate_and_both_get_on() -> None:
     world = World(processes=2)
     for number in range(10):

@@ -107,6 +107,11 @@ def test_a_waiting_call_holds_no_money_and_a_limit_reached_meanwhile_gives_its_t
     assert world.rates.waiting == 0
 
 
+def test_a_call_that_a_limit_refuses_uses_up_no_rate(gateway: Build) -> None:
+    world = gateway(AGENT + "rates: [{requests: 1, per: hour, burst: 2, on_excess: refuse}]\nlimits: [{calls: 1, per: hour, scope: user}]")
+    assert [chat(world, user=user).status for user in ("ann", "ann", "bob", "cid")] == [0, 402, 0, 429]
+
+
 def test_a_client_that_leaves_is_out_of_the_queue_at_once(gateway: Build) -> None:
     world = gateway(AGENT + "rates: [{requests: 60, per: minute, burst: 1}]")
     chat(world)

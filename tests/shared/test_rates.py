@@ -101,6 +101,14 @@ def test_places_of_whole_buckets_are_used_again_and_a_full_table_lets_wait(table
     assert table.take([(late, 1)], 61 * SECOND + 1) == (late, 60 * SECOND)
 
 
+def test_two_new_buckets_of_one_call_do_not_end_in_one_place(table: RateTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "PLACES", 1)
+    one, other = bucket(burst=1, value="one"), bucket(burst=2, value="other")
+    assert table.take([(one, 1), (other, 1)], SECOND) is None
+    assert table.take([(other, 1)], SECOND) is None
+    assert [table.take([(each, 1)], SECOND) for each in (one, other)] == [(one, 60 * SECOND), (other, 60 * SECOND)]
+
+
 HAMMER = """
 import os, sys, time
 from pathlib import Path
@@ -213,7 +221,7 @@ def test_an_answer_that_a_later_ones_overtook_is_not_heeded(pool_table: PoolTabl
     _, early = pool_table.send(told.pool, ONE, SECOND)
     _, late = pool_table.send(told.pool, ONE, SECOND)
     pool_table.learn(told.pool, late, [Quota("requests", 60, 0, 60 * SECOND)], SECOND)
-    pool_table.learn(told.pool, early, [Quota("requests", 60, 1, 59 * SECOND)], SECOND)
+    pool_table.learn(told.pool, early, [Quota("requests", 60, 40, 20 * SECOND)], SECOND)
     assert told.send() == SECOND
 
 
