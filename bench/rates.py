@@ -77,7 +77,7 @@ def figures(tables: RateTables) -> list[tuple[str, float]]:
 
 def main() -> None:
     print(
-        f"Python {platform.python_version()}, {platform.machine()}; {PAIRS} pairs of {CALLS} calls, medians, us per call beyond an empty one"
+        f"Python {platform.python_version()}, {platform.machine()}; {PAIRS} pairs of {CALLS} calls, medians; us beyond an empty call"
     )
     with tempfile.TemporaryDirectory() as folder:
         private, shared = RateTables(None), RateTables(Path(folder))
