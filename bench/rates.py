@@ -76,9 +76,7 @@ def figures(tables: RateTables) -> list[tuple[str, float]]:
 
 
 def main() -> None:
-    print(
-        f"Python {platform.python_version()}, {platform.machine()}; {PAIRS} pairs of {CALLS} calls, medians; us beyond an empty call"
-    )
+    print(f"Python {platform.python_version()}, {platform.machine()}; {PAIRS} pairs of {CALLS} calls, medians; us beyond an empty call")
     with tempfile.TemporaryDirectory() as folder:
         private, shared = RateTables(None), RateTables(Path(folder))
         for (what, alone), (_, together) in zip(figures(private), figures(shared), strict=True):
