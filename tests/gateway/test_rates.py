@@ -224,6 +224,27 @@ def test_a_retry_waits_for_its_turn_too(gateway: Build) -> None:
     assert len(world.upstream.exchanges) == 2
 
 
+def test_counting_tokens_uses_none_and_says_nothing_of_the_limits_of_messages(gateway: Build) -> None:
+    world = gateway(AGENT + "rates: [{tokens: 1, per: hour, on_excess: refuse}]")
+    for _ in range(3):
+        assert world.call("POST", "/v1/messages/count_tokens", CALLS["/v1/messages"]).status == 0
+    world.upstream.latest.answer(b"{}", 429, (JSON, (b"retry-after", b"9")))
+    assert not world.call("POST", "/v1/messages", CALLS["/v1/messages"]).over
+
+
+def test_a_defect_while_its_turn_comes_is_told_to_the_agent(gateway: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = gateway(AGENT + "rates: [{requests: 60, per: minute, burst: 1}]")
+    chat(world)
+    broken, healthy = chat(world), chat(world)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.limiter, "reserve", lambda *_: 1 / 0)
+        world.clock.advance(SECOND)
+    assert broken.status == 500
+    world.clock.advance(SECOND)
+    world.upstream.latest.answer(ANSWER)
+    assert healthy.status == 200
+
+
 def test_without_rates_nothing_is_kept_of_a_provider_that_says_nothing(gateway: Build) -> None:
     world = gateway(AGENT)
     for _ in range(3):

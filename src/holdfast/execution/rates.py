@@ -19,7 +19,9 @@ MOST_WAITING = 1_000
 """Calls of one process that may wait at a time; each of them keeps its request in memory."""
 
 MOST_LINES = 20_000
-"""Buckets, and pools, whose place a process remembers."""
+"""Buckets, and pools, that a process remembers."""
+_MAX_NAME = 512
+"""Longer ones are not remembered: agents name models, of any length."""
 
 ROUND_NS = 50 * MILLISECOND
 """A provider that was closed is not stormed when it opens: one call goes out, a round later two, then four, until one is turned away."""
@@ -60,8 +62,10 @@ class Rates:
         """What the provider counts together: `key`'s calls to `label`, a provider's model."""
         pool = self._pools.get((label, key))
         if pool is None:
-            _forget(self._pools)
-            pool = self._pools[label, key] = Pool(label, key)
+            pool = Pool(label, key)
+            if len(label) <= _MAX_NAME:
+                _forget(self._pools)
+                self._pools[label, key] = pool
         return pool
 
     def is_unheard(self, pool: Pool) -> bool:
@@ -113,8 +117,10 @@ class Rates:
             self._arm(line, 0)
 
     def _open(self, rate: Rate, value: str) -> Bucket:
-        _forget(self._buckets)
-        bucket = self._buckets[rate, value] = Bucket(rate, value)
+        bucket = Bucket(rate, value)
+        if len(value) <= _MAX_NAME:
+            _forget(self._buckets)
+            self._buckets[rate, value] = bucket
         return bucket
 
     def _line_ahead(self, turn: Turn) -> Line | None:

@@ -125,23 +125,8 @@ class Turn:
     """
 
     __slots__ = (
-        *(
-            "asked_ns",
-            "cost_here",
-            "costs",
-            "done",
-            "draws",
-            "expiry",
-            "line",
-            "mark",
-            "number",
-            "over",
-            "passed",
-            "pool",
-            "target_until_ns",
-            "rates",
-        ),
-        *("until_ns", "waited_for", "waited_ns"),
+        *("asked_ns", "cost_here", "costs", "done", "draws", "expiry", "line", "mark", "number", "over", "passed", "pool", "rates"),
+        *("target_until_ns", "until_ns", "waited_for", "waited_ns"),
     )
 
     def __init__(self, draws: Sequence[Draw], pool: Pool | None, costs: Costs, until_ns: int, target_until_ns: int) -> None:

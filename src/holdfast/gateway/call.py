@@ -236,7 +236,7 @@ class GuardedCall:
         return own
 
     def attempt_committed(self, status: int, headers: Headers, data: bytes) -> None:
-        self._parts.gate.heard(self._target, self._turn, status, headers)
+        self._parts.gate.heard(self._entry, self._target, self._turn, status, headers)
         self._delivery.own = self._own_headers(attempts=self._record.attempts + 1)
         self._delivery.start(status, headers, data)
 
@@ -299,7 +299,7 @@ class GuardedCall:
         else:
             cost = settlement(result, answer, found, reservation.usd)
             reservation.settle(cost.charged, 0)
-        self._parts.gate.ended(self._call, self._target, self._turn, result, cost)
+        self._parts.gate.ended(self._entry, self._target, self._turn, result, cost)
         return cost
 
     def _succeed(self, result: AttemptResult, answer: Answer, cost: Cost) -> None:

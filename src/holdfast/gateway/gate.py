@@ -3,6 +3,7 @@
 One per gateway; the calls that wait here are known to the parts that make them wait.
 """
 
+import logging
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -23,6 +24,7 @@ from holdfast.policy.limit import Limit, LimitReached, Scope
 from holdfast.pricing import Rates
 from holdfast.wire.call import Call, Refusal
 
+_log = logging.getLogger("holdfast.gateway")
 _FREE = Rates(input=0, output=0)
 
 
@@ -94,20 +96,21 @@ class Gate:
         if turn is not None:
             turn.cancel()
 
-    def heard(self, destination: Destination, turn: Turn | None, status: int, headers: Headers) -> None:
+    def heard(self, entry: Entry, destination: Destination, turn: Turn | None, status: int, headers: Headers) -> None:
         """The head of an answer has come."""
-        self._turns.heard(destination, turn, status, headers)
+        if not entry.endpoint.free:
+            self._turns.heard(destination, turn, status, headers)
 
-    def ended(self, call: Call, destination: Destination, turn: Turn | None, result: AttemptResult, cost: Cost) -> None:
+    def ended(self, entry: Entry, destination: Destination, turn: Turn | None, result: AttemptResult, cost: Cost) -> None:
         """An attempt has: what it took of the rates is corrected by what it used."""
         if result.status and not result.committed:
-            self._turns.heard(destination, turn, result.status, result.headers)
+            self.heard(entry, destination, turn, result.status, result.headers)
         if turn is None:
             return
         if isinstance(result.error, ConnectFailed):
             turn.cancel()
         else:
-            self._turns.used(call, destination, turn, cost.usage, free=cost.source == "free")
+            self._turns.used(entry.call, destination, turn, cost.usage, free=cost.source == "free")
 
     def _take_turn(self, entry: Entry, destination: Destination, values: dict[Scope, str], then: "_Then", last: bool) -> None:
         drawn, found, done = then
@@ -118,9 +121,22 @@ class Gate:
                 limit = turn.line.limit
                 done(Denied(refusals.rate_exceeded(turn), elsewhere=limit is None or limit.of_target))
             else:
-                self._limiter.reserve(drawn, found.ask, lambda outcome: done(self._outcome(found, outcome, turn)))
+                try:
+                    self._limiter.reserve(drawn, found.ask, lambda outcome: done(self._outcome(found, outcome, turn)))
+                except Exception:  # noqa: BLE001 - a timer's callback: nobody above would tell the agent, nor those whose turn it is too
+                    _log.exception("a call broke when its turn came")
+                    turn.cancel()
+                    done(Denied(refusals.defect(), elsewhere=False))
 
-        wish = Wish(call=entry.call, agent=entry.agent, destination=destination, values=values, until_ns=entry.total_at_ns, last=last)
+        wish = Wish(
+            call=entry.call,
+            agent=entry.agent,
+            destination=destination,
+            values=values,
+            until_ns=entry.total_at_ns,
+            free=entry.endpoint.free,
+            last=last,
+        )
         waiting = self._turns.ask(wish, turned)
         if waiting is not None:
             self._waiting[id(entry)] = waiting

@@ -22,13 +22,14 @@ _LEFT_ALONE = frozenset({429, 529})
 
 class Wish(Struct, frozen=True, kw_only=True):
     """One attempt that asks when it may be made. values: what each scope counts it under. until_ns: monotonic instant at which the whole
-    call ends. last: no other target follows, which could serve it sooner."""
+    call ends. free: it uses no tokens, and providers count such calls apart. last: no other target follows, which could serve it sooner."""
 
     call: Call
     agent: AgentOptions
     destination: Destination
     values: Mapping[Scope, str]
     until_ns: int
+    free: bool
     last: bool
 
 
@@ -51,8 +52,8 @@ class Turns:
         """`done` hears the turn when the attempt may go on, or why it must not. Returns the turn if it waits."""
         provider = wish.destination.provider
         wanted = self._everywhere + wish.agent.rates + provider.rates
-        pool = self._rates.pool(wish.destination.label, provider.key)
-        costs = self._costs(wish.call, wish.destination.model)
+        pool = None if wish.free else self._rates.pool(wish.destination.label, provider.key)
+        costs = (1, 0, 0, 0) if wish.free else self._costs(wish.call, wish.destination.model)
         values: dict[RateScope, str] = {"provider": provider.name}
         values.update((scope, value) for scope, value in wish.values.items())
         sooner_ns = wish.until_ns

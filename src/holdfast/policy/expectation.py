@@ -1,6 +1,7 @@
 """How many tokens a call will probably use: what rates take before the answer tells. Limits never rest on it; they take the bound."""
 
 _MOST_MODELS = 1024
+_MAX_NAME = 512
 _WEIGHT = 8
 """The latest call counts for one eighth of what is expected of the next."""
 _SCALE = 1 << 16
@@ -22,6 +23,8 @@ class Expectations:
 
     def learn(self, model: str, input_bound: int, used_input: int, used_output: int) -> None:
         """What a call used after all."""
+        if len(model) > _MAX_NAME:
+            return
         share, output = self._models.pop(model, _FIRST)
         if input_bound:
             share += (used_input * _SCALE // input_bound - share) // _WEIGHT
