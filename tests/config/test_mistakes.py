@@ -56,6 +56,30 @@ def errors(text: str, environment: dict[str, str] | None = None) -> list[str]:
             'holdfast.yaml:1: limits[1].alert_at: expected a mark above zero and not above the limit, such as 80%, not "120%"',
         ),
         ("limits: 5\n", "holdfast.yaml:1: limits: expected a list"),
+        ("rates: [{per: minute}]\n", "holdfast.yaml:1: rates[1]: a rate needs either requests or tokens"),
+        ("rates: [{requests: 5}]\n", "holdfast.yaml:1: rates[1]: needs per: second, minute or hour"),
+        ("rates: [{requests: 5, per: day}]\n", 'holdfast.yaml:1: rates[1].per: unknown period "day"; known here: hour, minute, second'),
+        ("rates: [{requests: 0, per: minute}]\n", "holdfast.yaml:1: rates[1].requests: expected a whole number above zero"),
+        ("rates: [{tokens: 5, per: hour, bursts: 2}]\n", 'holdfast.yaml:1: rates[1].bursts: unknown key; did you mean "burst"?'),
+        ("rates: [{tokens: 5, per: hour, burst: 0}]\n", "holdfast.yaml:1: rates[1].burst: expected a whole number above zero"),
+        (
+            "rates: [{tokens: 5, per: hour, on_excess: refused}]\n",
+            'holdfast.yaml:1: rates[1].on_excess: expected wait or refuse, not "refused"; did you mean "refuse"?',
+        ),
+        (
+            "rates: [{tokens: 5, per: hour, on_excess: refuse, max_wait: 5s}]\n",
+            "holdfast.yaml:1: rates[1].max_wait: a rate that refuses lets nobody wait",
+        ),
+        ("rates: [{tokens: 5, per: hour, scope: usr}]\n", 'holdfast.yaml:1: rates[1].scope: unknown scope "usr"; did you mean "user"?'),
+        (
+            "agents:\n  a:\n    rates:\n      - {requests: 5, per: minute, scope: provider}\n",
+            'holdfast.yaml:4: agents.a.rates[1].scope: "provider" is nothing that the rates of one agent can count apart; '
+            "use one of agent, release, user, run, interaction, model",
+        ),
+        (
+            "rates:\n  - {requests: 5, per: minute}\n  - {requests: 5, per: minute, scope: all}\n",
+            "holdfast.yaml:3: rates[2]: written twice: this list counts the same thing at the same rate already",
+        ),
         ("limits: [5]\n", "holdfast.yaml:1: limits[1]: expected a section with keys"),
         ("- a\n", "holdfast.yaml:1: expected a section with keys"),
         ("limits: []\nlimits: []\n", "holdfast.yaml:2: limits: written twice, first on line 1"),

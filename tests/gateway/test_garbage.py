@@ -34,15 +34,16 @@ def collected() -> Iterator[list[str]]:
         gc.enable()
 
 
+@pytest.mark.parametrize("rates", ["", "rates: [{requests: 1000, per: second, burst: 1}, {tokens: 1000000, per: second}]"])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["sim-ok", "sim-error-400", "sim-cut-before"])
-def test_a_call_leaves_no_circle_of_references(tmp_path: Path, model: str, stream: bool) -> None:
+def test_a_call_leaves_no_circle_of_references(tmp_path: Path, model: str, stream: bool, rates: str) -> None:
     body = json.dumps({"model": model, "stream": stream, "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
 
     async def calls() -> None:
         provider = await serve(SimulatedProvider().application, "127.0.0.1", 0, ServerOptions(), SystemClock())
-        options = options_for(Address(provider.host, provider.port), "agents: {a: {retries: {max: 0}}}", tmp_path)
+        options = options_for(Address(provider.host, provider.port), "agents: {a: {retries: {max: 0}}}\n" + rates, tmp_path)
         plane = await open_data_plane(options, tmp_path / "data", Listen())
         for _ in range(3):
             reader, writer = await asyncio.open_connection(plane.server.host, plane.server.port)
@@ -56,4 +57,4 @@ def test_a_call_leaves_no_circle_of_references(tmp_path: Path, model: str, strea
     asyncio.run(calls())
     with collected() as ours:
         asyncio.run(calls())
-    assert not [name for name in ours if name in {"GuardedCall", "Attempt", "_Answer", "_Call", "Request", "Call"}]
+    assert not [name for name in ours if name in {"GuardedCall", "Attempt", "_Answer", "_Call", "Request", "Call", "Turn"}]

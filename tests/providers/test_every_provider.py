@@ -54,6 +54,24 @@ def test_no_kind_has_a_price_for_a_model_that_it_cannot_know(kind: ProviderKind)
     assert rates is None or kind is KINDS["simulated"]
 
 
+@every_kind
+@pytest.mark.parametrize("value", [b"", b"-1", b"12", b"6m0s", b"2026-07-14T12:00:00Z", b"\xff", b"9" * 400])
+def test_headers_about_rates_are_read_or_say_nothing_whatever_is_in_them(kind: ProviderKind, value: bytes) -> None:
+    names = [
+        prefix + field + unit
+        for prefix in (b"x-ratelimit-", b"anthropic-ratelimit-")
+        for field in (b"limit", b"remaining", b"reset", b"")
+        for unit in (b"-requests", b"-tokens", b"requests-limit", b"tokens-reset")
+    ]
+    assert all(quota.limit > 0 and quota.resets_ns >= 0 for quota in kind.quotas([(name, value) for name in names], NOW))
+    assert kind.quotas((), NOW) == ()
+
+
+def test_a_kind_that_might_count_by_the_clock_is_not_trusted_to_refill_steadily() -> None:
+    headers = [(b"x-ratelimit-limit-requests", b"9"), (b"x-ratelimit-remaining-requests", b"3"), (b"x-ratelimit-reset-requests", b"6s")]
+    assert [KINDS[name].quotas(headers, NOW)[0].refills for name in ("openai", "simulated", "compatible")] == [True, True, False]
+
+
 @pytest.mark.parametrize(("name", "model"), [("openai", "gpt-4o-2024-08-06"), ("anthropic", "claude-sonnet-4-5-20250929")])
 def test_the_models_of_the_large_providers_have_prices_without_configuration(name: str, model: str) -> None:
     assert KINDS[name].prices.rates(model, NOW) is not None

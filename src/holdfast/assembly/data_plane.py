@@ -15,16 +15,19 @@ from holdfast.assembly.limits import Limits, open_limits
 from holdfast.clock import SECOND
 from holdfast.config.ledger import LedgerOptions
 from holdfast.errors import StorageError
+from holdfast.execution.rates import Rates
 from holdfast.execution.recording import Recorder
 from holdfast.gateway.application import Gateway
 from holdfast.gateway.gate import Gate
 from holdfast.gateway.options import GatewayOptions
 from holdfast.gateway.parts import Parts
 from holdfast.gateway.routing import Routing
+from holdfast.gateway.turns import Turns
 from holdfast.http.client import Client, ClientOptions
 from holdfast.http.server import Server, ServerOptions, serve
 from holdfast.policy.history import Conversations, Places
 from holdfast.policy.limit import LimitReached
+from holdfast.shared.rate_tables import RateTables
 from holdfast.store.journal import Journal
 from holdfast.system_clock import SystemClock
 
@@ -62,6 +65,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
     _limits: Limits
     _journal: Journal
     _executor: ThreadPoolExecutor
+    _tables: RateTables
 
     @property
     def trouble(self) -> str:
@@ -81,6 +85,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
         await self._limits.close()
         self._journal.close()
         self._executor.shutdown()
+        self._tables.release()
 
 
 async def open_data_plane(
@@ -100,13 +105,15 @@ async def open_data_plane(
     for provider in options.providers:  # price lists load on first use; the first call must not wait for them
         provider.prices.rates("", clock.wall_ns())
     limits = open_limits(ledger, data_dir, holder, clock, recorder)
+    tables = RateTables(data_dir)
+    turns = Turns(Rates(tables.rates, tables.pools, clock), options.rates, clock)
     client = Client(ClientOptions(), clock)
     source = random.Random(secrets.randbits(128))  # noqa: S311 - spreads retries and numbers events, guards nothing
     parts = Parts(
         options=options,
         clock=clock,
         upstream=client,
-        gate=Gate(limits.limiter, options.limits, allow_unchecked=ledger.allow_unchecked),
+        gate=Gate(limits.limiter, options.limits, turns, allow_unchecked=ledger.allow_unchecked),
         recorder=recorder,
         conversations=Conversations(hooks.places),
         routing=Routing(options.providers),
@@ -123,11 +130,19 @@ async def open_data_plane(
         server = await serve(gateway, listen.host, listen.port, _server_options(), clock, sock=listen.sock)
     except OSError:
         await limits.close()
+        tables.release()
         executor.shutdown()
         raise
     gateway.answering = lambda: server.answering
     return DataPlane(
-        server=server, recorder=recorder, _trouble=trouble, _client=client, _limits=limits, _journal=journal, _executor=executor
+        server=server,
+        recorder=recorder,
+        _trouble=trouble,
+        _client=client,
+        _limits=limits,
+        _journal=journal,
+        _executor=executor,
+        _tables=tables,
     )
 
 

@@ -16,6 +16,7 @@ from holdfast.config.ledger import LedgerOptions, read_ledger
 from holdfast.config.limits import merged, read_limits
 from holdfast.config.providers import read_providers
 from holdfast.config.quantities import count, money, shown
+from holdfast.config.rates import read_rates
 from holdfast.gateway.options import GatewayOptions
 from holdfast.policy.limit import WATCH_ONLY, WINDOWS, Limit
 from holdfast.providers import ProviderKind
@@ -96,12 +97,13 @@ def load(path: Path | None, environment: Mapping[str, str], text: str | None = N
     providers = read_providers(top, secrets)
     agents = read_agents(top, providers.options, secrets)
     limits = merged([*read_limits(top, ""), *_environment_limits(environment, problems)])
+    rates = read_rates(top, "top")
     ledger = read_ledger(top, secrets)
     read_later_sections(top)
     top.close()
     problems.check()
     return Config(
-        gateway=GatewayOptions(agents=agents, providers=providers.options, limits=limits),
+        gateway=GatewayOptions(agents=agents, providers=providers.options, limits=limits, rates=rates),
         ledger=ledger,
         warnings=(*problems.warnings, *secrets.cautions),
         secrets=frozenset(secrets.values),

@@ -9,6 +9,7 @@ from holdfast.config.addresses import check_name
 from holdfast.config.document import Section, Value
 from holdfast.config.limits import read_limits
 from holdfast.config.quantities import count, duration_ns, shown
+from holdfast.config.rates import read_rates
 from holdfast.errors import SecretError, did_you_mean
 from holdfast.gateway.options import UNRELEASED, AgentOptions, ProviderOptions, Reply, Target, Timeouts
 from holdfast.policy.retry import RetryOptions
@@ -49,6 +50,7 @@ def _agent(name: str, section: Section, providers: Mapping[str, ProviderOptions]
         release=section.read("release", _release, UNRELEASED),
         routes={model: _route(model, value, providers) for model, value in section.section("routes").every()},
         limits=read_limits(section, name),
+        rates=read_rates(section, "agent", name),
         timeouts=_timeouts(section.section("timeouts")),
         retries=_retries(section.section("retries")),
         content=section.read("content", _content, "full"),

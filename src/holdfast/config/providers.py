@@ -7,9 +7,11 @@ from holdfast import plugins
 from holdfast.config.addresses import Address, address, check_name
 from holdfast.config.document import Problems, Section, Value
 from holdfast.config.quantities import count, flag, money, shown
+from holdfast.config.rates import read_rates
 from holdfast.errors import SecretError, did_you_mean
 from holdfast.gateway.options import HostedTool, Passthrough, ProviderOptions
 from holdfast.money import Nano
+from holdfast.policy.rate import Rate
 from holdfast.pricing import PriceList, Rates, matches
 from holdfast.providers import ProviderKind
 from holdfast.secrets import Secrets, parse
@@ -35,6 +37,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     prices: tuple[tuple[str, Rates], ...] = ()
     passthrough: tuple[Passthrough, ...] = ()
     hosted_tools: tuple[tuple[str, HostedTool], ...] = ()
+    rates: tuple[Rate, ...] = ()
 
 
 class Providers(Struct, frozen=True):
@@ -86,13 +89,23 @@ def _entry(name: str, value: Value, secrets: Secrets) -> Entry | None:
     key = None if reference is None else _written_key(reference, secrets)
     prices, passthrough = _prices(section.section("prices")), _passthrough(section)
     hosted_tools = _hosted_tools(section.section("hosted_tools"))
+    rates = read_rates(section, "provider", name)
     section.close()
     if kind is None or (url is not None and where is None):
         return None
     if where is None and kind.base_url is None:
         section.error("needs a base_url, such as http://127.0.0.1:8000/v1")
         return None
-    return Entry(name=name, kind=kind, where=where, key=key, prices=prices, passthrough=passthrough, hosted_tools=hosted_tools)
+    return Entry(
+        name=name,
+        kind=kind,
+        where=where,
+        key=key,
+        prices=prices,
+        passthrough=passthrough,
+        hosted_tools=hosted_tools,
+        rates=rates,
+    )
 
 
 def _kind(section: Section, name: str) -> ProviderKind | None:
@@ -133,6 +146,7 @@ def _options(entry: Entry, key: Key) -> ProviderOptions:
         prices=_price_list(entry, where),
         passthrough=entry.passthrough,
         hosted_tools=entry.hosted_tools,
+        rates=entry.rates,
     )
 
 

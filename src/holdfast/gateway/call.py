@@ -12,13 +12,14 @@ from holdfast.errors import ConnectFailed, ConnectionCut, GarbageReceived, Malfo
 from holdfast.events.error import RecoveryAction
 from holdfast.execution.attempt import Attempt, AttemptOptions, AttemptResult
 from holdfast.execution.limiter import Reservation
+from holdfast.execution.turn import Turn
 from holdfast.execution.upstream import Headers, UpstreamRequest
 from holdfast.gateway import refusals
 from holdfast.gateway.admission import Bounds, Cost, output_to_send, settlement
 from holdfast.gateway.delivery import Delivery
 from holdfast.gateway.endpoints import Endpoint
 from holdfast.gateway.gate import Admitted, Denied, Entry
-from holdfast.gateway.headers import retry_after_ns, upstream_headers
+from holdfast.gateway.headers import upstream_headers
 from holdfast.gateway.identity import Caller, user_id
 from holdfast.gateway.options import Passthrough, Reply
 from holdfast.gateway.parts import Parts
@@ -30,6 +31,7 @@ from holdfast.policy.history import Claim
 from holdfast.policy.retry import FALLBACK_STATUS, RETRYABLE_STATUS, backoff_ns
 from holdfast.wire.call import Answer, Call, Refusal, Rewrite, StreamReader
 from holdfast.wire.canonical import turn
+from holdfast.wire.quota import retry_after_ns
 
 _UNREAD = Answer()
 _NOT_PARSED = Call(model="", generates=False)
@@ -59,6 +61,7 @@ class GuardedCall:
         self._price: int | None = None
         self._bounds: Bounds | None = None
         self._reservation: Reservation | None = None
+        self._turn: Turn | None = None
         self._rewrite = Rewrite()
         self._attempt: Attempt | None = None
         self._waiting: Timer | None = None
@@ -159,7 +162,7 @@ class GuardedCall:
         elif destination.provider.key_error:
             self._without_attempt(refusals.no_key(destination.provider.name, destination.provider.key_error))
         else:
-            self._parts.gate.admit(self._entry, destination, self._admitted)
+            self._parts.gate.admit(self._entry, destination, self._admitted, last=self._at + 1 == len(self._destinations))
 
     def _admitted(self, outcome: Admitted | Denied) -> None:
         try:
@@ -170,19 +173,20 @@ class GuardedCall:
     def _go_on(self, outcome: Admitted | Denied) -> None:
         if self._over:
             if isinstance(outcome, Admitted):
-                outcome.reservation.cancel()
+                outcome.cancel()
         elif isinstance(outcome, Denied):
             self._denied(outcome)
         else:
             if outcome.unchecked:
                 self._record.unchecked(outcome.unchecked)
+            self._record.queued(outcome.turn)
+            self._turn = outcome.turn
             self._reservation = outcome.reservation
             self._bounds = outcome.bounds
             self._send(outcome.reservation)
 
     def _send(self, reservation: Reservation) -> None:
-        destination, found, request, timeouts = self._destinations[self._at], self._bounds, self._request, self._caller.agent.timeouts
-        assert isinstance(destination, Destination)
+        destination, found, request, timeouts = self._target, self._bounds, self._request, self._caller.agent.timeouts
         assert found is not None
         provider, body = destination.provider, request.body
         if self._format is not None:
@@ -214,6 +218,13 @@ class GuardedCall:
         self._attempt = attempt = Attempt(self._parts.upstream, outgoing, options, self._parts.clock, self, read_stream)
         attempt.start()
 
+    @property
+    def _target(self) -> Destination:
+        """The one that an attempt is made at."""
+        destination = self._destinations[self._at]
+        assert isinstance(destination, Destination)
+        return destination
+
     def _stream_reader(self) -> StreamReader:
         assert self._format is not None
         return self._format.stream(self._call, self._rewrite)
@@ -231,6 +242,7 @@ class GuardedCall:
         return own
 
     def attempt_committed(self, status: int, headers: Headers, data: bytes) -> None:
+        self._parts.gate.heard(self._entry, self._target, self._turn, status, headers)
         self._delivery.own = self._own_headers(attempts=self._record.attempts + 1)
         self._delivery.start(status, headers, data)
 
@@ -250,8 +262,7 @@ class GuardedCall:
 
     def _without_secret(self, body: bytes) -> bytes:
         """Some servers repeat the key that they reject; neither the agent nor the record may learn it."""
-        destination = self._destinations[self._at]
-        key = "" if isinstance(destination, Reply) else destination.provider.key
+        key = self._target.provider.key
         return body.replace(key.encode(), b"***") if key else body
 
     def attempt_broke(self, defect: Exception) -> None:
@@ -290,9 +301,11 @@ class GuardedCall:
         assert found is not None
         if isinstance(result.error, ConnectFailed):
             reservation.cancel()
-            return Cost(0, 0, "free", None)
-        cost = settlement(result, answer, found, reservation.usd, reservation.tokens)
-        reservation.settle(cost.charged, cost.tokens)
+            cost = Cost(0, 0, "free", None)
+        else:
+            cost = settlement(result, answer, found, reservation.usd, reservation.tokens)
+            reservation.settle(cost.charged, cost.tokens)
+        self._parts.gate.ended(self._entry, self._target, self._turn, result, cost)
         return cost
 
     def _succeed(self, result: AttemptResult, answer: Answer, cost: Cost) -> None:
@@ -343,7 +356,8 @@ class GuardedCall:
             return None
         retries = self._caller.agent.retries
         left_ns = self._total_at_ns - self._parts.clock.monotonic_ns()
-        wait_ns = backoff_ns(retries, self._retries, self._parts.uniform(), retry_after_ns(result.headers), left_ns)
+        asked_ns = retry_after_ns(result.headers, self._parts.clock.wall_ns())
+        wait_ns = backoff_ns(retries, self._retries, self._parts.uniform(), asked_ns, left_ns)
         if wait_ns is not None and self._at + 1 < len(self._destinations):
             slow = isinstance(result.error, TimedOut) or wait_ns > retries.base_ns
             return None if slow or self._retries_here else wait_ns
@@ -443,6 +457,7 @@ class GuardedCall:
         if self._waiting is not None:
             self._waiting.cancel()
         if self._attempt is None:
+            self._parts.gate.leave(self._entry)
             self._record.cancelled(self._served_by or "before any attempt")
         else:
             try:

@@ -13,6 +13,10 @@ from holdfast.wire.call import Refusal
 _JSON = (b"content-type", b"application/json")
 _EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 _DO_NOT_RETRY = (b"x-should-retry", b"false")
+_DO_RETRY = (b"x-should-retry", b"true")
+_PATIENCE_S = 60
+"""The longest wait that an SDK should sit out by itself; one of them would for seven weeks."""
+_UNAVAILABLE_S = 5
 
 
 class Delivery:
@@ -81,9 +85,11 @@ class Delivery:
     def refusal(self, refusal: Refusal) -> None:
         """Deny the call in the agent's own format; inside a started stream as its error event."""
         if not self.started:
-            headers = [_JSON, _DO_NOT_RETRY, (b"x-holdfast-refusal", refusal.kind.encode("ascii"))]
-            if refusal.status == 503:
-                headers.append((b"retry-after", b"5"))
+            after_s = refusal.retry_after_s
+            retry = _DO_NOT_RETRY if after_s is None or after_s > _PATIENCE_S else _DO_RETRY
+            headers = [_JSON, retry, (b"x-holdfast-refusal", refusal.kind.encode("ascii"))]
+            if after_s is not None or refusal.status == 503:
+                headers.append((b"retry-after", b"%d" % (_UNAVAILABLE_S if after_s is None else after_s)))
             self._response.send(refusal.status, headers + self.own, self._refusals.refusal(refusal))
         elif self._format is not None:
             self.end(self._format.error_event(refusal.message))

@@ -1,23 +1,30 @@
-"""What stands between a request and its attempt: the worst case is bounded, and reserved against every limit that applies.
+"""What stands between a request and its attempt: it waits for its turn, then its worst case is reserved against every limit that applies.
 
 One per gateway; the calls that wait here are known to the parts that make them wait.
 """
 
+import logging
 from collections.abc import Callable
 
 from msgspec import Struct
 
+from holdfast.errors import ConnectFailed
+from holdfast.execution.attempt import AttemptResult
 from holdfast.execution.limiter import LedgerUnavailable, Limiter, Reservation
+from holdfast.execution.turn import Excess, Turn
+from holdfast.execution.upstream import Headers
 from holdfast.gateway import refusals
-from holdfast.gateway.admission import Bounds, bounds, charges
+from holdfast.gateway.admission import Bounds, Charges, Cost, bounds, charges
 from holdfast.gateway.endpoints import Endpoint
 from holdfast.gateway.options import AgentOptions
 from holdfast.gateway.recording import Origin
 from holdfast.gateway.routing import Destination
+from holdfast.gateway.turns import Turns, Wish
 from holdfast.policy.limit import Limit, LimitReached, Scope
 from holdfast.pricing import Rates
 from holdfast.wire.call import Call, Refusal
 
+_log = logging.getLogger("holdfast.gateway")
 _FREE = Rates(input=0, output=0)
 
 
@@ -36,11 +43,19 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 
 class Admitted(Struct, frozen=True):
-    """The attempt may be made. unchecked: why no limit was checked for it, "" when all were."""
+    """The attempt may be made. turn: what it took of the rates, None where none is in its way. unchecked: why no limit was checked for it,
+    "" when all were."""
 
     bounds: Bounds
     reservation: Reservation
+    turn: Turn | None = None
     unchecked: str = ""
+
+    def cancel(self) -> None:
+        """Give everything back: nothing was sent."""
+        self.reservation.cancel()
+        if self.turn is not None:
+            self.turn.cancel()
 
 
 class Denied(Struct, frozen=True):
@@ -53,38 +68,106 @@ class Denied(Struct, frozen=True):
 
 class Gate:
     """limits: those on everything together. allow_unchecked: let calls through when the limits cannot be checked. waiting: calls that
-    asked and were not told yet, also those whose client has left."""
+    wait for the ledger, also those whose client has left."""
 
-    def __init__(self, limiter: Limiter, limits: tuple[Limit, ...], *, allow_unchecked: bool = False) -> None:
+    def __init__(self, limiter: Limiter, limits: tuple[Limit, ...], turns: Turns, *, allow_unchecked: bool = False) -> None:
         self.waiting = 0
         self._limiter = limiter
         self._limits = limits
+        self._turns = turns
         self._allow_unchecked = allow_unchecked
+        self._turning: dict[int, Turn] = {}
 
-    def admit(self, entry: Entry, destination: Destination, done: Callable[[Admitted | Denied], None]) -> None:
-        """Decide about one attempt of `entry` at `destination`; `done` is called before this returns where nothing must be awaited."""
-        drawn = charges(self._limits + entry.agent.limits, _values(entry, destination))
+    def admit(self, entry: Entry, destination: Destination, done: Callable[[Admitted | Denied], None], *, last: bool = True) -> None:
+        """Decide about one attempt of `entry` at `destination`; `done` is called before this returns where nothing must be awaited.
+
+        last: no other target follows. A call that waits for its turn holds no money.
+        """
+        values = _values(entry, destination)
+        drawn = charges(self._limits + entry.agent.limits, values)
         rates, provider = _rates(entry, destination), destination.provider
         found = bounds(entry.call, destination.model, rates, drawn, entry.agent.default_max_output, provider, entry.history)
         if isinstance(found, Refusal):
             done(Denied(found))
+        elif self._turns.is_free(entry.agent, destination):
+            self._reserve((drawn, found, done), None)
+        else:
+            self._take_turn(entry, destination, values, (drawn, found, done), last)
+
+    def leave(self, entry: Entry) -> None:
+        """A call that may be waiting for its turn does not want it any more."""
+        turn = self._turning.pop(id(entry), None)
+        if turn is not None:
+            turn.cancel()
+
+    def heard(self, entry: Entry, destination: Destination, turn: Turn | None, status: int, headers: Headers) -> None:
+        """The head of an answer has come."""
+        if not entry.endpoint.free:
+            self._turns.heard(destination, turn, status, headers)
+
+    def ended(self, entry: Entry, destination: Destination, turn: Turn | None, result: AttemptResult, cost: Cost) -> None:
+        """An attempt has: what it took of the rates is corrected by what it used."""
+        if result.status and not result.committed:
+            self.heard(entry, destination, turn, result.status, result.headers)
+        if turn is None:
             return
+        if isinstance(result.error, ConnectFailed):
+            turn.cancel()
+        else:
+            self._turns.used(entry.call, destination, turn, cost.usage, free=cost.source == "free")
+
+    def _reserve(self, then: "_Then", turn: Turn | None) -> None:
+        drawn, found, done = then
 
         def reserved(outcome: Reservation | LimitReached | LedgerUnavailable) -> None:
             self.waiting -= 1
-            done(self._outcome(found, outcome))
+            done(self._outcome(found, outcome, turn))
 
         self.waiting += 1
         self._limiter.reserve(drawn, found.ask, reserved)
 
-    def _outcome(self, found: Bounds, outcome: Reservation | LimitReached | LedgerUnavailable) -> Admitted | Denied:
+    def _take_turn(self, entry: Entry, destination: Destination, values: dict[Scope, str], then: "_Then", last: bool) -> None:
+        done = then[2]
+
+        def turned(turn: Turn | Excess) -> None:
+            self._turning.pop(id(entry), None)
+            if isinstance(turn, Excess):
+                limit = turn.line.limit
+                done(Denied(refusals.rate_exceeded(turn), elsewhere=limit is None or limit.of_target))
+            else:
+                try:
+                    self._reserve(then, turn)
+                except Exception:  # noqa: BLE001 - a timer's callback: nobody above would tell the agent, nor those whose turn it is too
+                    _log.exception("a call broke when its turn came")
+                    turn.cancel()
+                    done(Denied(refusals.defect(), elsewhere=False))
+
+        wish = Wish(
+            call=entry.call,
+            agent=entry.agent,
+            destination=destination,
+            values=values,
+            until_ns=entry.total_at_ns,
+            free=entry.endpoint.free,
+            last=last,
+        )
+        waiting = self._turns.ask(wish, turned)
+        if waiting is not None:
+            self._turning[id(entry)] = waiting
+
+    def _outcome(self, found: Bounds, outcome: Reservation | LimitReached | LedgerUnavailable, turn: Turn | None) -> Admitted | Denied:
         if isinstance(outcome, Reservation):
-            return Admitted(found, outcome)
+            return Admitted(found, outcome, turn)
+        if self._allow_unchecked and isinstance(outcome, LedgerUnavailable):
+            return Admitted(found, Reservation(self._limiter, [], found.ask.most), turn, outcome.reason)
+        if turn is not None:
+            turn.cancel()
         if isinstance(outcome, LimitReached):
             return Denied(refusals.limit_reached(outcome), outcome, elsewhere=False)
-        if self._allow_unchecked:
-            return Admitted(found, Reservation(self._limiter, [], found.ask.most), outcome.reason)
         return Denied(refusals.ledger_unavailable(outcome.reason))
+
+
+_Then = tuple[Charges, Bounds, Callable[[Admitted | Denied], None]]
 
 
 def _values(entry: Entry, destination: Destination) -> dict[Scope, str]:

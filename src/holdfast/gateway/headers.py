@@ -34,22 +34,3 @@ def downstream_headers(headers: Headers, *, encoded: bool = False) -> list[tuple
         for pair in headers
         if (pair[0] not in _NOT_DOWNSTREAM or (encoded and pair[0] == b"content-encoding")) and not pair[0].startswith(_OURS)
     ]
-
-
-def retry_after_ns(headers: Headers) -> int | None:
-    """What the upstream asks for: `retry-after-ms`, else `retry-after` in seconds; None without either or for a date or nonsense."""
-    seconds = None
-    for name, value in headers:
-        if name == b"retry-after-ms":
-            return _duration(value, 1_000_000)
-        if name == b"retry-after":
-            seconds = _duration(value, 1_000_000_000)
-    return seconds
-
-
-def _duration(value: bytes, unit_ns: int) -> int | None:
-    try:
-        amount = float(value)
-    except ValueError:
-        return None
-    return int(amount * unit_ns) if 0 <= amount < 86_400_000 else None

@@ -7,6 +7,7 @@ from msgspec import Struct
 from holdfast.clock import SECOND
 from holdfast.execution.upstream import Origin
 from holdfast.policy.limit import Limit
+from holdfast.policy.rate import Rate
 from holdfast.policy.retry import RetryOptions
 from holdfast.pricing import PriceList, matches
 from holdfast.providers import ProviderKind
@@ -58,6 +59,7 @@ class ProviderOptions(Struct, frozen=True, kw_only=True):
     prices: PriceList
     passthrough: tuple[Passthrough, ...] = ()
     hosted_tools: tuple[tuple[str, HostedTool], ...] = ()
+    rates: tuple[Rate, ...] = ()
 
     def hosted_tool(self, kind: str) -> HostedTool | None:
         """What a tool of this type may add to a call, None when nobody said."""
@@ -90,6 +92,7 @@ class AgentOptions(Struct, frozen=True, kw_only=True):
     release: str = UNRELEASED
     routes: dict[str, tuple[Target | Reply, ...]] = {}
     limits: tuple[Limit, ...] = ()
+    rates: tuple[Rate, ...] = ()
     timeouts: Timeouts = Timeouts()
     retries: RetryOptions = RetryOptions()
     default_max_output: int = 16_384
@@ -97,10 +100,11 @@ class AgentOptions(Struct, frozen=True, kw_only=True):
 
 
 class GatewayOptions(Struct, frozen=True, kw_only=True):
-    """All of it. limits: for everything together. run, user: fixed by `holdfast run` for every call, "" otherwise."""
+    """All of it. limits, rates: for everything together. run, user: fixed by `holdfast run` for every call, "" otherwise."""
 
     agents: tuple[AgentOptions, ...]
     providers: tuple[ProviderOptions, ...]
     limits: tuple[Limit, ...] = ()
+    rates: tuple[Rate, ...] = ()
     run: str = ""
     user: str = ""

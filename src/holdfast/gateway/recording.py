@@ -6,12 +6,13 @@ from hashlib import blake2b
 import msgspec
 from msgspec import Raw, Struct
 
-from holdfast.clock import MILLISECOND, Clock
+from holdfast.clock import MILLISECOND, SECOND, Clock
 from holdfast.errors import ConnectionCut, GarbageReceived, TimedOut
 from holdfast.events import ApiCall, Context, Decision, Error, InteractionStarted, LimitRefusal
 from holdfast.events.error import ErrorType, RecoveryAction, Severity
 from holdfast.execution.attempt import AttemptResult
 from holdfast.execution.recording import Recorder
+from holdfast.execution.turn import Turn
 from holdfast.gateway.admission import Cost
 from holdfast.policy.history import Claim
 from holdfast.policy.limit import LimitReached
@@ -119,6 +120,12 @@ class CallRecord:
     def cancelled(self, served_by: str) -> None:
         """The agent left before the answer's end."""
         self._error("cancelled", f"{served_by}: the client left before the answer's end", severity="info")
+
+    def queued(self, turn: Turn | None) -> None:
+        """The call has waited for a rate, if it did."""
+        if turn is not None and turn.waited_for is not None:
+            waited = f"waited {turn.waited_ns / SECOND:.3f} s for the rate {turn.waited_for.describe()}"
+            self._error("rate_limit", waited, severity="info", recovery="queued")
 
     def defect(self, error: Exception) -> None:
         """Holdfast itself failed."""

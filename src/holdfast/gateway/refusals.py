@@ -1,7 +1,8 @@
-"""What the gateway says when it denies a call, with the numbers in it. None of it looks retryable to the official SDKs."""
+"""What the gateway says when it denies a call, with the numbers in it. None of it looks retryable to the official SDKs, but for a rate."""
 
-from holdfast.clock import to_iso
+from holdfast.clock import SECOND, to_iso
 from holdfast.errors import MalformedRequest
+from holdfast.execution.turn import Excess
 from holdfast.money import to_usd
 from holdfast.policy.limit import LimitReached, Unit
 from holdfast.wire.call import Refusal
@@ -31,6 +32,27 @@ def limit_reached(reached: LimitReached) -> Refusal:
             "asked": show(reached.asked),
             "resets_at": resets,
         },
+    )
+
+
+def rate_exceeded(excess: Excess) -> Refusal:
+    """429 for a rate of the configuration or the provider's own: which, and when the call may be sent again."""
+    rate, described = excess.line.limit, excess.line.describe()
+    after_s = -(-excess.retry_after_ns // SECOND)
+    why = {
+        "refuse": "is used up",
+        "no_room": "has no room for as long as this call may wait",
+        "crowded": "has too many calls waiting for it",
+    }[excess.why]
+    figures: dict[str, str | int | float | None] = {}
+    if rate is not None:
+        figures = {"scope": rate.scope, "unit": rate.unit, "amount": rate.amount, "per_s": rate.per_ns // SECOND, "burst": rate.burst}
+    return Refusal(
+        status=429,
+        kind="provider_rate_limited" if rate is None else "rate_limit_reached",
+        message=f"Refused by Holdfast, nothing was spent: the rate {described} {why}; send the call again in {after_s} s.",
+        details={"rate": described, **figures, "retry_after_s": after_s},
+        retry_after_s=after_s,
     )
 
 

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from holdfast.pricing import PriceList
 from holdfast.wire.call import Family
+from holdfast.wire.quota import Pairs, Quota
 
 
 class ProviderKind(Protocol):
@@ -27,3 +28,7 @@ class ProviderKind(Protocol):
 
     def credentials(self, key: str, family: Family) -> tuple[tuple[bytes, bytes], ...]:
         """The request headers that present `key`; empty for an empty key."""
+
+    def quotas(self, headers: Pairs, wall_ns: int) -> tuple[Quota, ...]:
+        """What the headers of an answer say of the provider's own rate limits; nothing for nonsense. wall_ns: for instants in an answer
+        that does not say what time it is."""

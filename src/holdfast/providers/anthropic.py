@@ -2,7 +2,9 @@
 
 from holdfast.pricing import PriceList, Terms
 from holdfast.providers import ProviderKind
+from holdfast.wire.anthropic_quota import anthropic_quotas
 from holdfast.wire.call import Family
+from holdfast.wire.quota import Pairs, Quota
 
 
 class Anthropic:
@@ -25,6 +27,9 @@ class Anthropic:
         if key.startswith("sk-ant-oat"):  # an OAuth access token, which Anthropic takes in no other header
             return ((b"authorization", b"Bearer " + key.encode()),)
         return ((b"x-api-key", key.encode()),)
+
+    def quotas(self, headers: Pairs, wall_ns: int) -> tuple[Quota, ...]:
+        return anthropic_quotas(headers, wall_ns)
 
 
 PLUGIN: ProviderKind = Anthropic()

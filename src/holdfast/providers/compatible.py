@@ -3,6 +3,8 @@
 from holdfast.pricing import PriceList
 from holdfast.providers import ProviderKind
 from holdfast.wire.call import Family
+from holdfast.wire.openai_quota import openai_quotas
+from holdfast.wire.quota import Pairs, Quota
 
 
 class Compatible:
@@ -18,6 +20,9 @@ class Compatible:
 
     def credentials(self, key: str, family: Family) -> tuple[tuple[bytes, bytes], ...]:
         return ((b"authorization", b"Bearer " + key.encode()),) if key else ()
+
+    def quotas(self, headers: Pairs, wall_ns: int) -> tuple[Quota, ...]:
+        return openai_quotas(headers, refills=False)  # some count by the clock, and refill at once
 
 
 PLUGIN: ProviderKind = Compatible()

@@ -5,6 +5,8 @@ from msgspec.structs import replace
 from holdfast.pricing import PriceList, Terms
 from holdfast.providers import ProviderKind
 from holdfast.wire.call import Family
+from holdfast.wire.openai_quota import openai_quotas
+from holdfast.wire.quota import Pairs, Quota
 
 _PRICES = PriceList(provider="openai", terms=Terms(unasked=("priority", "fast"), tells_tier=True))
 """A project's settings choose the tier of calls that name none."""
@@ -29,6 +31,9 @@ class OpenAI:
 
     def credentials(self, key: str, family: Family) -> tuple[tuple[bytes, bytes], ...]:
         return ((b"authorization", b"Bearer " + key.encode()),) if key else ()
+
+    def quotas(self, headers: Pairs, wall_ns: int) -> tuple[Quota, ...]:
+        return openai_quotas(headers)
 
 
 PLUGIN: ProviderKind = OpenAI()

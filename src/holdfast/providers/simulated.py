@@ -3,7 +3,10 @@
 from holdfast.money import from_usd
 from holdfast.pricing import PriceList, Rates
 from holdfast.providers import ProviderKind
+from holdfast.wire.anthropic_quota import anthropic_quotas
 from holdfast.wire.call import Family
+from holdfast.wire.openai_quota import openai_quotas
+from holdfast.wire.quota import Pairs, Quota
 
 
 class Simulated:
@@ -21,6 +24,9 @@ class Simulated:
         if not key:
             return ()
         return ((b"x-api-key", key.encode()),) if family == "anthropic" else ((b"authorization", b"Bearer " + key.encode()),)
+
+    def quotas(self, headers: Pairs, wall_ns: int) -> tuple[Quota, ...]:
+        return openai_quotas(headers) or anthropic_quotas(headers, wall_ns)
 
 
 PLUGIN: ProviderKind = Simulated()

@@ -55,7 +55,7 @@ class Tally:
     def _error(self, error: Error) -> None:
         if error.recovery_action == "refused":
             self.refusals += 1
-        else:
+        elif error.recovery_action != "queued":  # what only had to wait is no failure
             self.errors += 1
         if error.recovery_action in ("refused", "none"):
             self.last_error = error.message

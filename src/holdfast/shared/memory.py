@@ -8,8 +8,6 @@ import fcntl
 import mmap
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -52,14 +50,9 @@ class SharedMemory:
         self.lock = partial(fcntl.flock, self._file, fcntl.LOCK_EX)
         self.unlock = partial(fcntl.flock, self._file, fcntl.LOCK_UN)
 
-    @contextmanager
-    def locked(self, start: int, length: int) -> Iterator[None]:
+    def locked(self, start: int, length: int) -> "Lock":
         """Keep other processes that lock any of these payload bytes out; a process that dies inside lets go. Hold it for microseconds."""
-        fcntl.lockf(self._file, fcntl.LOCK_EX, length, HEADER + start)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, length, HEADER + start)
+        return Lock(self._file, HEADER + start, length)
 
     def close(self) -> None:
         """Unmap it; the caller has released every view that it cast from `view`. Does nothing the second time."""
@@ -83,6 +76,23 @@ class SharedMemory:
         if mapped[16:32] != boot:
             mapped[:] = kind + boot + bytes(size - 32)
         return mapped
+
+
+class Lock:
+    """A lock on a range of a file while its block runs; no generator, whose making would cost as much as the lock."""
+
+    __slots__ = ("_file", "_length", "_start")
+
+    def __init__(self, file: int, start: int, length: int) -> None:
+        self._file = file
+        self._start = start
+        self._length = length
+
+    def __enter__(self) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_EX, self._length, self._start)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN, self._length, self._start)
 
 
 def is_current(path: Path, size: int, kind: str) -> bool:

@@ -4,14 +4,17 @@ from collections.abc import Mapping
 from random import Random
 
 from holdfast.execution.limiter import Limiter
+from holdfast.execution.rates import Rates
 from holdfast.gateway.application import Gateway
 from holdfast.gateway.gate import Gate
 from holdfast.gateway.options import GatewayOptions
 from holdfast.gateway.parts import Parts
 from holdfast.gateway.routing import Routing
+from holdfast.gateway.turns import Turns
 from holdfast.http.message import Request
 from holdfast.policy.history import Conversations, Places
 from holdfast.policy.limit import LimitReached
+from holdfast.shared.rate_tables import RateTables
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.exchange import MemoryResponse, request
 from holdfast.testing.ledger import MemoryLedger, MemorySlate
@@ -43,6 +46,8 @@ class MemoryGateway:
         self.recorder = MemoryRecorder()
         self.ledger = MemoryLedger(self.clock)
         self.limiter = Limiter(self.ledger, self.clock, MemorySlate())
+        tables = RateTables(None)
+        self.rates = Rates(tables.rates, tables.pools, self.clock)
         self.refused: list[LimitReached] = []
         self.conversations = Conversations(places)
         self.application = Gateway(
@@ -50,7 +55,7 @@ class MemoryGateway:
                 options=options,
                 clock=self.clock,
                 upstream=self.upstream,
-                gate=Gate(self.limiter, options.limits, allow_unchecked=allow_unchecked),
+                gate=Gate(self.limiter, options.limits, Turns(self.rates, options.rates, self.clock), allow_unchecked=allow_unchecked),
                 recorder=self.recorder,
                 conversations=self.conversations,
                 routing=Routing(options.providers),

@@ -133,7 +133,8 @@ class StreamReader(Protocol):
 class Refusal(Struct, frozen=True, kw_only=True):
     """A denial in the words of the guard, to be put into the caller's format.
 
-    status: 402, 403, 503, or 4xx/5xx for requests that cannot be served. kind: e.g. "spend_limit_reached". details: JSON-able numbers.
+    status: 402, 403, 429, 503, or 4xx/5xx for requests that cannot be served. kind: e.g. "spend_limit_reached". details: JSON-able numbers.
+    retry_after_s: when the call may be sent again, None: nothing says that it may.
     """
 
     status: int
@@ -141,6 +142,7 @@ class Refusal(Struct, frozen=True, kw_only=True):
     message: str
     details: dict[str, str | int | float | None] = {}
     param: str | None = None
+    retry_after_s: int | None = None
 
 
 class Rewrite(Struct, frozen=True, kw_only=True):
