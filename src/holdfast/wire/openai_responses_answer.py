@@ -9,7 +9,7 @@ from msgspec import Meta, Raw, Struct
 from holdfast.errors import MalformedRequest
 from holdfast.events.usage import MOST_TOKENS, Usage
 from holdfast.wire.call import Answer, ToolCall
-from holdfast.wire.openai_responses_item import Item, ItemReader, Part, content, text, tool_call
+from holdfast.wire.openai_responses_item import Item, ItemReader, Part, called_tool, content, text, tool_call
 from holdfast.wire.request_body import NULL
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, MalformedRequest)
@@ -78,6 +78,7 @@ def answer(response: Response, items: list[Item], complete: bool) -> Answer:
     refusals: list[str] = []
     reasoning: list[str] = []
     calls: list[ToolCall] = []
+    others: list[str] = []
     logprobs: list[float] = []
     for item in items:
         if item.kind == "message":
@@ -87,6 +88,8 @@ def answer(response: Response, items: list[Item], complete: bool) -> Answer:
             reasoning += [text(part.text) for part in (*content(item.summary), *content(item.content))]
         elif (call := tool_call(item)) is not None:
             calls.append(call)
+        elif name := called_tool(item):
+            others.append(name)
     reader = ItemReader()
     return Answer(
         model=response.model or "",
@@ -100,6 +103,7 @@ def answer(response: Response, items: list[Item], complete: bool) -> Answer:
         confidence=exp(min(sum(logprobs) / len(logprobs), 0.0)) if logprobs else None,
         turns=tuple([reader.turn(item) for item in items]),
         complete=complete,
+        other_tools=tuple(others),
     )
 
 
