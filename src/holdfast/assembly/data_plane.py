@@ -1,15 +1,18 @@
 """Puts a gateway together: ledger, limiter, journal, upstream client, HTTP server."""
 
 import asyncio
+import os
 import random
 import secrets
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 from msgspec import Struct
 
+from holdfast.assembly.kill_watch import KillWatch
 from holdfast.clock import SECOND
 from holdfast.errors import StorageError
 from holdfast.events import LimitMark
@@ -24,7 +27,9 @@ from holdfast.http.client import Client, ClientOptions
 from holdfast.http.server import Server, ServerOptions, serve
 from holdfast.ledger.sqlite import SqliteLedger
 from holdfast.policy.history import Conversations
+from holdfast.policy.kill import Kills
 from holdfast.policy.limit import Limit, LimitReached
+from holdfast.shared import presence
 from holdfast.store.journal import Journal
 from holdfast.system_clock import SystemClock
 
@@ -42,9 +47,11 @@ class Listen(Struct, frozen=True, kw_only=True):
 
 
 class Hooks(Struct, frozen=True, kw_only=True):
-    """What a caller wants to hear of. limit_refused: every refusal by a limit. recorder: wraps the journal that events go to."""
+    """What a caller wants to hear of. limit_refused: every refusal by a limit. kills_changed: what is killed, at first and at every
+    change, after it was carried out for the calls in progress. recorder: wraps the journal that events go to."""
 
     limit_refused: Callable[[LimitReached], None] = lambda reached: None
+    kills_changed: Callable[[Kills], None] = lambda kills: None
     recorder: Callable[[Recorder], Recorder] = lambda journal: journal
 
 
@@ -53,6 +60,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
 
     server: Server
     recorder: Recorder
+    _watch: KillWatch
     _client: Client
     _limiter: Limiter
     _ledger: SqliteLedger
@@ -63,6 +71,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
         """Let calls in progress end, give back what was leased, write everything down."""
         await self.server.close(drain_ns)
         await self._client.close()
+        self._watch.close()
         returned: asyncio.Future[StorageError | None] = asyncio.get_running_loop().create_future()
         self._limiter.close(returned.set_result)
         await returned
@@ -75,38 +84,69 @@ async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Liste
     """Start a gateway; raises StorageError, or OSError when the address cannot be had."""
     _make_private_folder(data_dir)
     clock = SystemClock()
-    holder = secrets.token_hex(6)
-    executor = ThreadPoolExecutor(1, "holdfast-journal")
-    journal = Journal(data_dir, holder, clock, executor)
-    recorder = hooks.recorder(journal)
+    with ExitStack() as undo:
+        watch = KillWatch(data_dir, _serving(options, listen, clock), clock)
+        undo.callback(watch.close)
+        holder = secrets.token_hex(6)
+        executor = ThreadPoolExecutor(1, "holdfast-journal")
+        undo.callback(executor.shutdown)
+        journal = Journal(data_dir, holder, clock, executor)
+        recorder = hooks.recorder(journal)
+        ledger = SqliteLedger(data_dir / "ledger.sqlite", holder, clock, asyncio.get_running_loop().call_soon_threadsafe)
+        undo.callback(ledger.close)
+        limiter = Limiter(ledger, clock, _mark_recorder(recorder, clock))
+        client = Client(ClientOptions(), clock)
+        gate = Gate(limiter, options.limits, watch.switch)
+        gateway = Gateway(_parts(options, clock, client, gate, recorder, hooks))
+        server = await serve(gateway, listen.host, listen.port, ServerOptions(), clock, reuse_port=listen.reuse_port, sock=listen.sock)
+
+        def carry_out(kills: Kills) -> None:
+            gateway.kills_changed()
+            hooks.kills_changed(kills)
+
+        watch.start(carry_out)
+        undo.pop_all()
+    return DataPlane(
+        server=server,
+        recorder=recorder,
+        _watch=watch,
+        _client=client,
+        _limiter=limiter,
+        _ledger=ledger,
+        _journal=journal,
+        _executor=executor,
+    )
+
+
+def _parts(options: GatewayOptions, clock: SystemClock, client: Client, gate: Gate, recorder: Recorder, hooks: Hooks) -> Parts:
     for provider in options.providers:  # price lists load on first use; the first call must not wait for them
         provider.prices.rates("", clock.wall_ns())
-    ledger = SqliteLedger(data_dir / "ledger.sqlite", holder, clock, asyncio.get_running_loop().call_soon_threadsafe)
-    limiter = Limiter(ledger, clock, _mark_recorder(recorder, clock))
-    client = Client(ClientOptions(), clock)
     source = random.Random(secrets.randbits(128))  # noqa: S311 - spreads retries and numbers events, guards nothing
-    parts = Parts(
+    return Parts(
         options=options,
         clock=clock,
         upstream=client,
-        gate=Gate(limiter, options.limits),
+        gate=gate,
         recorder=recorder,
         conversations=Conversations(),
         routing=Routing(options.providers),
+        in_progress=set(),
         uniform=source.random,
         bits=source.getrandbits,
         limit_refused=hooks.limit_refused,
     )
-    try:
-        server = await serve(
-            Gateway(parts), listen.host, listen.port, ServerOptions(), clock, reuse_port=listen.reuse_port, sock=listen.sock
-        )
-    except OSError:
-        ledger.close()
-        executor.shutdown()
-        raise
-    return DataPlane(
-        server=server, recorder=recorder, _client=client, _limiter=limiter, _ledger=ledger, _journal=journal, _executor=executor
+
+
+def _serving(options: GatewayOptions, listen: Listen, clock: SystemClock) -> presence.Gateway:
+    """This process, as commands about the data directory see it."""
+    return presence.Gateway(
+        pid=os.getpid(),
+        kind="run" if options.run else "worker",
+        address=f"{listen.host}:{listen.port}" if listen.port else "",
+        agents=tuple(agent.name for agent in options.agents),
+        releases=tuple(sorted({agent.release for agent in options.agents})),
+        started=clock.wall_ns(),
+        run=options.run,
     )
 
 

@@ -8,8 +8,7 @@ from holdfast.events.instant import Instant
 
 
 class KillChanged(Struct, frozen=True, kw_only=True, tag="kill_changed", tag_field="kind", omit_defaults=True):
-    """Something was killed, or a kill was lifted. value: "" where the scope is all. unconfirmed: process ids of the gateways that had
-    not confirmed when the command gave up waiting; everybody else had stopped by then."""
+    """Something was killed, or a kill was lifted. value: "" where the scope is all."""
 
     timestamp: Instant
     action: Literal["kill", "resume"]
@@ -18,4 +17,3 @@ class KillChanged(Struct, frozen=True, kw_only=True, tag="kill_changed", tag_fie
     mode: Literal["drain", "cut"] = "drain"
     reason: str = ""
     author: str = ""
-    unconfirmed: tuple[int, ...] = ()

@@ -33,6 +33,11 @@ class Gateway:
         else:
             GuardedCall(self._parts, caller, known, request, response).start()
 
+    def kills_changed(self) -> None:
+        """Carry out for the calls in progress what the kill switch says now. Those that begin later ask by themselves."""
+        for call in list(self._parts.in_progress):
+            call.kills_changed()
+
     def _other_path(self, request: Request, response: Response) -> None:
         page = _own_page(request, self._ready)
         if page is not None:

@@ -86,6 +86,6 @@ class Delivery:
                 headers.append((b"retry-after", b"5"))
             self._response.send(refusal.status, headers + self.own, self._refusals.refusal(refusal))
         elif self._format is not None:
-            self.end(self._format.error_event(refusal.message))
+            self.end(self._format.error_event(refusal.message, refusal.kind))
         else:
             self._response.abort()

@@ -3,20 +3,24 @@
 One per gateway; the calls that wait here are known to the parts that make them wait.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
+from holdfast.execution.attempt import AttemptResult
+from holdfast.execution.kill_switch import KillSwitch
 from holdfast.execution.limiter import LedgerUnavailable, Limiter, Reservation
 from holdfast.gateway import refusals
 from holdfast.gateway.admission import Bounds, bounds, charges
 from holdfast.gateway.endpoints import Endpoint
-from holdfast.gateway.options import AgentOptions
+from holdfast.gateway.options import AgentOptions, Reply
 from holdfast.gateway.recording import Origin
 from holdfast.gateway.routing import Destination
+from holdfast.policy.kill import Kill, Kills
 from holdfast.policy.limit import Limit, LimitReached, Scope
 from holdfast.pricing import Rates
-from holdfast.wire.call import Call, Refusal
+from holdfast.wire.call import Answer, Call, Refusal
+from holdfast.wire.hosted import provider_runs
 
 _FREE = Rates(input=0, output=0)
 
@@ -43,20 +47,32 @@ class Admitted(Struct, frozen=True):
 
 
 class Denied(Struct, frozen=True):
-    """It must not be made; nothing was spent. reached: the limit that says so. elsewhere: another target might still serve the call."""
+    """It must not be made; nothing was spent. reached: the limit that says so. kill: what was killed. elsewhere: another target might
+    still serve the call."""
 
     refusal: Refusal
     reached: LimitReached | None = None
+    kill: Kill | None = None
     elsewhere: bool = True
 
 
 class Gate:
     """limits: those on everything together. allow_unchecked: let calls through when the limits cannot be checked."""
 
-    def __init__(self, limiter: Limiter, limits: tuple[Limit, ...], *, allow_unchecked: bool = False) -> None:
+    def __init__(self, limiter: Limiter, limits: tuple[Limit, ...], kill_switch: KillSwitch, *, allow_unchecked: bool = False) -> None:
         self._limiter = limiter
+        self._kills = kill_switch.kills
         self._limits = limits
         self._allow_unchecked = allow_unchecked
+
+    def killed(self, entry: Entry, destination: Destination | Reply) -> Denied | None:
+        """Whether the kill switch stops `entry` at `destination` now; asked before `admit`, and directly before an attempt is sent."""
+        kills = self._kills()
+        return _killed(kills, entry, destination) if kills.active else None
+
+    def killed_tools(self) -> dict[str, Kill]:
+        """The tools that no answer may call, by name."""
+        return self._kills().tools
 
     def admit(self, entry: Entry, destination: Destination, done: Callable[[Admitted | Denied], None]) -> None:
         """Decide about one attempt of `entry` at `destination`; `done` is called before this returns where nothing must be awaited."""
@@ -79,6 +95,26 @@ class Gate:
         if self._allow_unchecked:
             return Admitted(found, Reservation(self._limiter, [], found.ask.most), outcome.reason)
         return Denied(refusals.ledger_unavailable(outcome.reason))
+
+
+def killed_tool(killed: Mapping[str, Kill], result: AttemptResult, answer: Answer | None) -> Kill | None:
+    """The kill of a tool that is called by what came of an answer, or by the whole one."""
+    if not killed:
+        return None
+    called = set(result.stream.tools) if result.stream is not None else set()
+    if answer is not None:
+        called.update(answer.other_tools, (call.name for call in answer.tool_calls))
+    return next((kill for name, kill in killed.items() if name in called), None)
+
+
+def _killed(kills: Kills, entry: Entry, destination: Destination | Reply) -> Denied | None:
+    call, target = entry.call, ("", "") if isinstance(destination, Reply) else (destination.model, destination.label)
+    kill = kills.stopping((entry.origin.agent, entry.agent.name, entry.agent.based_on), entry.origin.release, (call.model, *target))
+    if kill is None and kills.tools and call.tools is not None:
+        kill = next((tool for name, tool in kills.tools.items() if provider_runs(call.tools, name)), None)
+    if kill is None:
+        return None
+    return Denied(refusals.killed(kill), kill=kill, elsewhere=kill.scope == "model" and kill.value != call.model)
 
 
 def _values(entry: Entry, destination: Destination) -> dict[Scope, str]:

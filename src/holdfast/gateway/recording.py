@@ -120,6 +120,10 @@ class CallRecord:
         """The agent left before the answer's end."""
         self._error("cancelled", f"{served_by}: the client left before the answer's end", severity="info")
 
+    def stopped(self, refusal: Refusal) -> None:
+        """The kill switch ended the call after it had cost something."""
+        self._error("refused", refusal.message, severity="warning")
+
     def defect(self, error: Exception) -> None:
         """Holdfast itself failed."""
         trace = "".join(traceback.format_exception(error))

@@ -25,25 +25,29 @@ class Kill(Struct, frozen=True, kw_only=True):
         """For people: `everything`, `agent support`."""
         return "everything" if self.scope == "all" else f"{self.scope} {self.value}"
 
+    @property
+    def why(self) -> str:
+        """For people: ` by ann@host: it refunds everybody`, "" where neither is known."""
+        author = f" by {self.author}" if self.author else ""
+        return f"{author}: {self.reason.rstrip('.')}" if self.reason else author
+
     def is_on(self, scope: KillScope, value: str) -> bool:
         return self.scope == scope and self.value == value
 
 
 class Kills:
-    """The kills that hold at one time; false when there are none. tools: those on tools, by name.
+    """The kills that hold at one time. tools: those on tools, by name. unreadable: nobody knows what is killed, so everything is.
 
     Names are compared as they are: no patterns, no folding of case.
     """
 
-    __slots__ = ("_by_scope", "active", "tools")
+    __slots__ = ("_by_scope", "active", "tools", "unreadable")
 
-    def __init__(self, active: Iterable[Kill] = ()) -> None:
+    def __init__(self, active: Iterable[Kill] = (), *, unreadable: bool = False) -> None:
         self.active = tuple(active)
+        self.unreadable = unreadable
         self._by_scope = {scope: {kill.value: kill for kill in self.active if kill.scope == scope} for scope in SCOPES}
         self.tools = self._by_scope["tool"]
-
-    def __bool__(self) -> bool:
-        return bool(self.active)
 
     def stopping(self, agents: Iterable[str], release: str, models: Iterable[str]) -> Kill | None:
         """The kill that stops a call: of everything, of one of the names that its agent goes by, of its release, of one of the names of

@@ -76,7 +76,7 @@ class SharedKillSwitch:
             state = read(self._path, missing_is_damage=seen > 0 or self.serial > 0)
         except StorageError as error:
             self.damage = str(error)
-            self._kills = Kills((Kill(scope="all", reason=self.damage, author="Holdfast"),))
+            self._kills = Kills((Kill(scope="all", reason=self.damage, author="Holdfast"),), unreadable=True)
         else:
             self.damage = ""
             self.serial = state.serial

@@ -4,7 +4,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 _AGENT_RUNS = (
-    *("function", "custom", "namespace", "local_shell", "shell", "apply_patch", "tool_search", "computer_use"),
+    *("function", "custom", "namespace", "local_shell", "shell", "apply_patch", "tool_search"),
     *("bash_", "text_editor_", "computer_", "memory_", "browser_"),
 )
 """How the types of tools begin that the agent runs, in both families."""
@@ -30,4 +30,6 @@ def provider_runs(tools: Raw, killed: str) -> bool:
 
 
 def _is(tool: _Tool, name: str) -> bool:
-    return name in (tool.name, tool.type, tool.server_label) or (tool.type or "").startswith(f"{name}_")
+    kind = tool.type or ""
+    version = kind.removeprefix(f"{name}_") if kind.startswith(f"{name}_") else "none"
+    return name in (tool.name, kind, tool.server_label) or not version.removeprefix("preview").strip("_0123456789")
