@@ -70,14 +70,14 @@ def status(as_json: AsJson = False, data: DataDir = None, config: ConfigFile = N
 def _look(folder: Path, config: Path | None) -> _Status:
     from holdfast.config import load
     from holdfast.errors import HoldfastError
-    from holdfast.shared.kill_switch import FILE, read
+    from holdfast.shared.kill_switch import now
     from holdfast.shared.presence import present
 
     kills: tuple[Kill, ...] = ()
     damage = unconfigured = unspent = ""
     limits: list[_Spent] = []
     try:
-        kills = read(folder / FILE).kills
+        kills = now(folder).kills
     except HoldfastError as error:
         damage = str(error)
     try:

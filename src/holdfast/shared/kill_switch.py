@@ -107,6 +107,18 @@ def change(data_dir: Path, edit: Callable[[Kills], Kills], *, anew: bool = False
         memory.close()
 
 
+def now(data_dir: Path) -> State:
+    """What is killed, for whoever only looks; raises StorageError when nobody knows."""
+    if not (data_dir / _COUNTER).exists():
+        return read(data_dir / FILE)
+    memory = SharedMemory(data_dir / _COUNTER, 8, _KIND)
+    try:
+        with memory.view.cast("Q") as counter:
+            return read(data_dir / FILE, missing_is_damage=counter[0] > 0)
+    finally:
+        memory.close()
+
+
 def read(path: Path, *, missing_is_damage: bool = False) -> State:
     """What the file holds; a data directory without one has nothing killed. Raises StorageError."""
     try:
