@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -55,8 +56,9 @@ class Load:
         connection.close()
 
 
-def open_stream(gateway: str, path: str, body: dict[str, Any]) -> http.client.HTTPResponse:
+def open_stream(stack: ExitStack, gateway: str, path: str, body: dict[str, Any]) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection(gateway.removeprefix("http://"), timeout=30)
+    stack.callback(connection.close)
     connection.request("POST", path, json.dumps({**body, **LONG_STREAM}), {"anthropic-version": "2023-06-01"})
     answer = connection.getresponse()
     assert answer.status == 200
@@ -75,8 +77,8 @@ def test_once_kill_has_returned_not_one_more_call_reaches_the_provider(site, eve
     site.configure()
     up = site.up("--workers", "2")
     load = Load(up.gateway, callers=8)
-    with ThreadPoolExecutor(12) as pool:
-        streams = [open_stream(up.gateway, path, body) for path, body in STREAMS.items() for _ in range(4)]
+    with ExitStack() as stack, ThreadPoolExecutor(12) as pool:
+        streams = [open_stream(stack, up.gateway, path, body) for path, body in STREAMS.items() for _ in range(4)]
         eventually(lambda: load.count(marked=False, status=200) > 50, "calls that are served")
         done = site.command("kill", "--all", "--cut", "--reason", "it refunds everybody", "--json")
         load.mark()
