@@ -26,7 +26,7 @@ format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 
 lock:
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet --group dev --extra fast pyproject.toml -o requirements-dev.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet --group dev --extra fast --extra postgres pyproject.toml -o requirements-dev.lock
 
 $(VENV)/ready: requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)

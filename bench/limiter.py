@@ -11,7 +11,7 @@ from holdfast.execution.limiter import Ask, Limiter, Outcome, Reservation
 from holdfast.policy.limit import Limit, Scope
 from holdfast.system_clock import SystemClock
 from holdfast.testing import FakeClock
-from holdfast.testing.ledger import MemoryLedger
+from holdfast.testing.ledger import MemoryLedger, MemorySlate
 
 CALLS = 20_000
 PAIRS = 15
@@ -49,7 +49,7 @@ def main() -> None:
     scopes: tuple[Scope, ...] = ("all", "agent", "user", "run")
     for count in (1, 4):
         clock = WallClock()
-        limiter = Limiter(MemoryLedger(clock), clock)
+        limiter = Limiter(MemoryLedger(clock), clock, MemorySlate())
         limits = [Limit(scope=scope, unit="usd" if at % 2 else "calls", amount=10**15, per_ns=MONTH) for at, scope in enumerate(scopes)]
         charges = [(limit, "value") for limit in limits[:count]]
         ask = Ask(usd_least=1_000, usd_most=10_000)

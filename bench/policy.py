@@ -28,7 +28,7 @@ from holdfast.policy.retry import RETRYABLE_STATUS, backoff_ns
 from holdfast.pricing import PriceList
 from holdfast.system_clock import SystemClock
 from holdfast.testing import FakeClock
-from holdfast.testing.ledger import MemoryLedger
+from holdfast.testing.ledger import MemoryLedger, MemorySlate
 from holdfast.wire.openai_chat import FORMAT
 
 BOUND_US = 8
@@ -82,7 +82,7 @@ class Guard:
         self.identities = Identities((self.agent,))
         self.conversations = Conversations()
         self.prices = PriceList(provider="openai")
-        self.limiter = Limiter(MemoryLedger(clock), clock)
+        self.limiter = Limiter(MemoryLedger(clock), clock, MemorySlate())
         self.recorder = Buffer()
         self.call = FORMAT.parse(BODY % b"")
         self.answer = FORMAT.answer(ANSWER)

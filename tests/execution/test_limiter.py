@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from holdfast.clock import MILLISECOND, SECOND
 from holdfast.errors import StorageError
 from holdfast.execution.limiter import Ask, LedgerUnavailable, Limiter, Outcome, Reservation
+from holdfast.execution.watch import Notice
 from holdfast.policy.limit import WATCH_ONLY, Limit, LimitReached
 from holdfast.testing import FakeClock
-from holdfast.testing.ledger import MemoryLedger
+from holdfast.testing.ledger import MemoryLedger, MemorySlate
 
 HOUR = 3600 * SECOND
 CALLS = Limit(scope="all", unit="calls", amount=10, per_ns=HOUR)
@@ -23,13 +24,19 @@ class World:
     def __init__(self, processes: int = 1) -> None:
         self.clock = FakeClock()
         self.marks: list[tuple[str, int, int]] = []
+        self.forecasts: list[Notice] = []
         self.ledgers = [MemoryLedger(self.clock, "process 0")]
-        self.ledgers += [MemoryLedger(self.clock, f"process {at}", rows=self.ledgers[0].rows) for at in range(1, processes)]
-        self.limiters = [Limiter(ledger, self.clock, self._marked) for ledger in self.ledgers]
+        first = self.ledgers[0]
+        self.ledgers += [MemoryLedger(self.clock, f"process {at}", rows=first.rows, told=first.told) for at in range(1, processes)]
+        self.slates = [MemorySlate() for _ in self.ledgers]
+        self.limiters = [Limiter(ledger, self.clock, slate, self._noticed) for ledger, slate in zip(self.ledgers, self.slates, strict=True)]
         self.limiter, self.ledger = self.limiters[0], self.ledgers[0]
 
-    def _marked(self, limit: Limit, value: str, mark: int, spent: int) -> None:
-        self.marks.append((value, mark, spent))
+    def _noticed(self, notice: Notice) -> None:
+        if notice.mark is None:
+            self.forecasts.append(notice)
+        else:
+            self.marks.append((notice.value, notice.mark, notice.spent))
 
     def ask(self, charges: Sequence[tuple[Limit, str]], ask: Ask = NOTHING, times: int = 1, process: int = 0) -> list[Outcome]:
         """What `times` concurrent calls hear, once the ledger has answered."""
@@ -379,13 +386,17 @@ def test_a_mark_is_told_once_per_window_and_by_what_was_spent_not_by_what_is_res
     first = world.reserve([(limit, "")], exactly(900))
     assert world.marks == []
     first.settle(499, 0)
+    world.settle_down()
     assert world.marks == []
     world.reserve([(limit, "")], exactly(100)).settle(1, 0)
+    world.settle_down()
     assert world.marks == [("", 500, 500)]
     world.reserve([(limit, "")], exactly(400)).settle(400, 0)
+    world.settle_down()
     assert world.marks == [("", 500, 500), ("", 800, 900)]
     world.clock.advance(2 * HOUR)
     world.reserve([(limit, "")], exactly(600)).settle(600, 0)
+    world.settle_down()
     assert world.marks[2:] == [("", 500, 600)]
 
 

@@ -15,7 +15,7 @@ from holdfast.execution.limiter import Ask, Limiter, Outcome, Reservation
 from holdfast.policy.allowance import Window
 from holdfast.policy.limit import Limit
 from holdfast.testing import FakeClock
-from holdfast.testing.ledger import AccountRows, MemoryLedger
+from holdfast.testing.ledger import AccountRows, MemoryLedger, MemorySlate
 
 SLOT_NS = SECOND // 10
 """Shorter than the limiter's sweep: nobody tidies up behind a slice that has run out."""
@@ -51,7 +51,9 @@ class Process:
     def __init__(self, clock: FakeClock, rows: AccountRows, name: str) -> None:
         self.clock = clock
         self.ledger = MemoryLedger(clock, name, rows=rows)
-        self.limiter = Limiter(self.ledger, clock)
+        self.name = name
+        self.slate = MemorySlate()
+        self.limiter = Limiter(self.ledger, clock, self.slate)
         self.open: list[tuple[Reservation, Seen]] = []
 
 
@@ -64,6 +66,7 @@ class TwoProcesses(RuleBasedStateMachine):
         self.rows: AccountRows = {}
         self.started = 0
         self.processes = [self.start(), self.start()]
+        self.dead: list[Process] = []
         self.seen: list[Seen] = []
         self.limits: list[Limit] = []
 
@@ -139,8 +142,15 @@ class TwoProcesses(RuleBasedStateMachine):
 
     @rule(which=WHICH)
     def crash(self, which: int) -> None:
-        self.processes[which].ledger.crash()
+        dead = self.processes[which]
+        dead.ledger.crash()
         self.processes[which] = self.start()
+        self.dead.append(dead)
+
+    @rule(which=WHICH)
+    def settle_what_the_dead_left(self, which: int) -> None:
+        """As often as anybody likes: what was settled once is not settled differently the next time."""
+        self.processes[which].ledger.recover([each.slate.remains(each.name) for each in self.dead], lambda _: None)
 
     @rule(which=WHICH)
     def restart(self, which: int) -> None:
@@ -202,6 +212,7 @@ def test_the_promise_holds_over_a_long_random_life(seed: int) -> None:
             (3, partial(world.delay_the_ledger, which=which, percent=random.choice([0, 0, 0, 1, 90, 250]))),
             (1, partial(world.ask_a_broken_ledger, which=which)),
             (1, partial(world.crash, which=which)),
+            (1, partial(world.settle_what_the_dead_left, which=which)),
             (1, partial(world.restart, which=which)),
         ]
         random.choices([act for _, act in acts], [weight for weight, _ in acts])[0]()

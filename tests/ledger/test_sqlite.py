@@ -14,7 +14,8 @@ import pytest
 from holdfast.clock import SECOND
 from holdfast.errors import StorageError
 from holdfast.execution.ledger import LeaseRequest, Use
-from holdfast.ledger.sqlite import KEEP_NS, PRUNE_NS, SqliteLedger, read_spent
+from holdfast.ledger.database import KEEP_NS, PRUNE_NS
+from holdfast.ledger.sqlite import SqliteLedger, read_spent
 from holdfast.policy.allowance import Window
 from holdfast.testing import FakeClock
 
@@ -29,12 +30,13 @@ from holdfast.system_clock import SystemClock
 from holdfast.execution.limiter import Ask, Limiter, Reservation
 from holdfast.ledger.sqlite import SqliteLedger
 from holdfast.policy.limit import Limit
+from holdfast.testing.ledger import MemorySlate
 
 async def main():
     path, holder, calls = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     loop = asyncio.get_running_loop()
     ledger = SqliteLedger(path, holder, SystemClock(), loop.call_soon_threadsafe)
-    limiter = Limiter(ledger, SystemClock())
+    limiter = Limiter(ledger, SystemClock(), MemorySlate())
     limit = Limit(scope="all", unit="calls", amount=1000)
     granted = 0
     for _ in range(calls // 20):

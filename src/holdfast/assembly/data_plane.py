@@ -1,22 +1,21 @@
 """Puts a gateway together: ledger, limiter, journal, upstream client, HTTP server."""
 
-import asyncio
 import os
 import random
 import secrets
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from msgspec import Struct
 
 from holdfast.assembly.kill_watch import KillWatch
+from holdfast.assembly.limits import Limits, open_limits
 from holdfast.clock import SECOND
+from holdfast.config.ledger import LedgerOptions
 from holdfast.errors import StorageError
-from holdfast.events import LimitMark
-from holdfast.execution.limiter import Limiter
 from holdfast.execution.recording import Recorder
 from holdfast.gateway.application import Gateway
 from holdfast.gateway.gate import Gate
@@ -25,10 +24,9 @@ from holdfast.gateway.parts import Parts
 from holdfast.gateway.routing import Routing
 from holdfast.http.client import Client, ClientOptions
 from holdfast.http.server import Server, ServerOptions, serve
-from holdfast.ledger.sqlite import SqliteLedger
 from holdfast.policy.history import Conversations
 from holdfast.policy.kill import Kills
-from holdfast.policy.limit import Limit, LimitReached
+from holdfast.policy.limit import LimitReached
 from holdfast.shared import presence
 from holdfast.store.journal import Journal
 from holdfast.system_clock import SystemClock
@@ -62,8 +60,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
     recorder: Recorder
     _watch: KillWatch
     _client: Client
-    _limiter: Limiter
-    _ledger: SqliteLedger
+    _limits: Limits
     _journal: Journal
     _executor: ThreadPoolExecutor
 
@@ -72,19 +69,22 @@ class DataPlane(Struct, frozen=True, kw_only=True):
         await self.server.close(drain_ns)
         await self._client.close()
         self._watch.close()
-        returned: asyncio.Future[StorageError | None] = asyncio.get_running_loop().create_future()
-        self._limiter.close(returned.set_result)
-        await returned
-        self._ledger.close()
+        await self._limits.close()
         self._journal.close()
         self._executor.shutdown()
 
 
-async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Listen, hooks: Hooks = Hooks()) -> DataPlane:  # noqa: B008 - frozen
-    """Start a gateway; raises StorageError, or OSError when the address cannot be had."""
+async def open_data_plane(
+    options: GatewayOptions,
+    data_dir: Path,
+    listen: Listen,
+    hooks: Hooks = Hooks(),  # noqa: B008 - frozen
+    ledger: LedgerOptions = LedgerOptions(),  # noqa: B008 - frozen
+) -> DataPlane:
+    """Start a gateway; raises StorageError, ConfigError, or OSError when the address cannot be had."""
     _make_private_folder(data_dir)
     clock = SystemClock()
-    with ExitStack() as undo:
+    async with AsyncExitStack() as undo:
         watch = KillWatch(data_dir, _serving(options, listen, clock), clock)
         undo.callback(watch.close)
         holder = secrets.token_hex(6)
@@ -92,11 +92,10 @@ async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Liste
         undo.callback(executor.shutdown)
         journal = Journal(data_dir, holder, clock, executor)
         recorder = hooks.recorder(journal)
-        ledger = SqliteLedger(data_dir / "ledger.sqlite", holder, clock, asyncio.get_running_loop().call_soon_threadsafe)
-        undo.callback(ledger.close)
-        limiter = Limiter(ledger, clock, _mark_recorder(recorder, clock))
+        limits = open_limits(ledger, data_dir, holder, clock, recorder)
+        undo.push_async_callback(limits.close)
         client = Client(ClientOptions(), clock)
-        gate = Gate(limiter, options.limits, watch.switch)
+        gate = Gate(limits.limiter, options.limits, watch.switch, allow_unchecked=ledger.allow_unchecked)
         gateway = Gateway(_parts(options, clock, client, gate, recorder, hooks))
         server = await serve(gateway, listen.host, listen.port, ServerOptions(), clock, reuse_port=listen.reuse_port, sock=listen.sock)
 
@@ -111,8 +110,7 @@ async def open_data_plane(options: GatewayOptions, data_dir: Path, listen: Liste
         recorder=recorder,
         _watch=watch,
         _client=client,
-        _limiter=limiter,
-        _ledger=ledger,
+        _limits=limits,
         _journal=journal,
         _executor=executor,
     )
@@ -156,20 +154,3 @@ def _make_private_folder(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"the data directory {path} cannot be made: {error.strerror}; name another with --data-dir") from error
-
-
-def _mark_recorder(recorder: Recorder, clock: SystemClock) -> Callable[[Limit, str, int, int], None]:
-    def marked(limit: Limit, value: str, mark: int, spent: int) -> None:
-        recorder.append(
-            LimitMark(
-                timestamp=clock.wall_ns(),
-                limit=limit.describe(value),
-                scope=limit.scope,
-                unit=limit.unit,
-                mark=mark,
-                amount=limit.amount,
-                spent=spent,
-            )
-        )
-
-    return marked

@@ -79,6 +79,7 @@ async def _run(request: RunRequest, config: Config, environment: Mapping[str, st
         request.data_dir,
         Listen(),
         Hooks(limit_refused=limit_refused, kills_changed=stop.kills_changed, recorder=tally.around),
+        config.ledger,
     )
     try:
         if stop.kill is not None:

@@ -43,7 +43,7 @@ async def _serve(order: WorkerOrder) -> None:
     shield_process()
     sock = None if order.listener is None else socket.socket(fileno=order.listener)
     listen = Listen(host=order.host, port=order.port, reuse_port=sock is None, sock=sock)
-    plane = await open_data_plane(config.gateway, Path(order.data_dir), listen)
+    plane = await open_data_plane(config.gateway, Path(order.data_dir), listen, ledger=config.ledger)
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 20, 20)

@@ -114,10 +114,11 @@ def _seen(folder: Path) -> list[_Seen]:
 
 def _spent(config: "Config", folder: Path) -> list[_Spent]:
     """What each limit holds; of limits per user, run or interaction the accounts that hold most."""
-    from holdfast.ledger.sqlite import read_spent
+    from holdfast.ledger import postgresql, sqlite
     from holdfast.system_clock import SystemClock
 
-    accounts = read_spent(folder / "ledger.sqlite", SystemClock.wall_ns())
+    now_ns, url = SystemClock.wall_ns(), config.ledger.url
+    accounts = postgresql.read_spent(url, now_ns) if url else sqlite.read_spent(folder / "ledger.sqlite", now_ns)
     found: list[_Spent] = []
     for limit in (*config.gateway.limits, *(limit for agent in config.gateway.agents for limit in agent.limits)):
         of_limit = _accounts(limit, accounts)

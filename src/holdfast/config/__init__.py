@@ -12,6 +12,7 @@ from holdfast import plugins
 from holdfast.config.agents import read_agents
 from holdfast.config.document import Problems, Section, read_document, read_text
 from holdfast.config.later import read_later_sections
+from holdfast.config.ledger import LedgerOptions, read_ledger
 from holdfast.config.limits import merged, read_limits
 from holdfast.config.providers import read_providers
 from holdfast.config.quantities import count, money, shown
@@ -77,6 +78,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """
 
     gateway: GatewayOptions
+    ledger: LedgerOptions = LedgerOptions()
     warnings: tuple[str, ...] = ()
     secrets: frozenset[Secret] = frozenset()
     key_variables: frozenset[str] = frozenset()
@@ -91,11 +93,13 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Config:
     providers = read_providers(top, secrets)
     agents = read_agents(top, providers.options, secrets)
     limits = merged([*read_limits(top, ""), *_environment_limits(environment, problems)])
+    ledger = read_ledger(top, secrets)
     read_later_sections(top)
     top.close()
     problems.check()
     return Config(
         gateway=GatewayOptions(agents=agents, providers=providers.options, limits=limits),
+        ledger=ledger,
         warnings=(*problems.warnings, *secrets.cautions),
         secrets=frozenset(secrets.values),
         key_variables=providers.variables,

@@ -13,11 +13,23 @@ from holdfast.events.decision import Decision
 from holdfast.events.error import Error
 from holdfast.events.interaction import InteractionStarted
 from holdfast.events.kill import KillChanged
-from holdfast.events.limit import LimitMark, LimitRefusal
+from holdfast.events.limit import LimitForecast, LimitMark, LimitRefusal
 from holdfast.events.run import RunEnded, RunStarted
 from holdfast.events.sanitised import sanitised, valid_utf8
 
-Event = ApiCall | Context | Decision | Error | InteractionStarted | KillChanged | LimitMark | LimitRefusal | RunEnded | RunStarted
+Event = (
+    ApiCall
+    | Context
+    | Decision
+    | Error
+    | InteractionStarted
+    | KillChanged
+    | LimitForecast
+    | LimitMark
+    | LimitRefusal
+    | RunEnded
+    | RunStarted
+)
 
 _encode = Encoder().encode
 _decoder: Decoder[Event] = Decoder(Event)
@@ -58,6 +70,7 @@ __all__ = [
     "Event",
     "InteractionStarted",
     "KillChanged",
+    "LimitForecast",
     "LimitMark",
     "LimitRefusal",
     "RunEnded",

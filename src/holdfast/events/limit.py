@@ -27,7 +27,10 @@ class LimitRefusal(Struct, frozen=True, kw_only=True, tag="limit_refusal", tag_f
 
 
 class LimitMark(Struct, frozen=True, kw_only=True, tag="limit_mark", tag_field="kind", omit_defaults=True):
-    """Spending passed a mark (80 %, COST_THRESHOLD_ALERT); once per mark and window."""
+    """Spending passed a mark (80 %, COST_THRESHOLD_ALERT); once per mark and window.
+
+    `reaches_at`: when the limit will be reached at the present rate, if that is within its window's length.
+    """
 
     timestamp: Instant
     limit: str
@@ -36,3 +39,16 @@ class LimitMark(Struct, frozen=True, kw_only=True, tag="limit_mark", tag_field="
     mark: int
     amount: int
     spent: int
+    reaches_at: int | None = None  # wall clock, ns
+
+
+class LimitForecast(Struct, frozen=True, kw_only=True, tag="limit_forecast", tag_field="kind", omit_defaults=True):
+    """At the rate of the last minutes the limit is reached at `reaches_at`; once per window."""
+
+    timestamp: Instant
+    limit: str
+    scope: str
+    unit: Literal["usd", "calls", "tokens"]
+    amount: int
+    spent: int
+    reaches_at: int  # wall clock, ns

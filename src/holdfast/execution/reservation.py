@@ -6,10 +6,13 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from holdfast.policy.allowance import NO_MARK, SLOTS, Allowance, Window
+from holdfast.clock import SECOND
+from holdfast.policy.allowance import FOREVER_NS, NO_MARK, SLOTS, Allowance, Slice, Window
 from holdfast.policy.limit import Limit, LimitReached, Unit
 
 TOLD_MARKS = 10_000
+RESTING_NS = 400 * 86_400 * SECOND
+"""How long the ledger keeps what a run or an interaction has spent in total after it last asked: neither comes back after a year."""
 
 
 class Ask(Struct, frozen=True, kw_only=True):
@@ -48,7 +51,7 @@ class Settling(Protocol):
 
     overruns: int
 
-    def late_change(self, account: "Account", slot: int, change: int) -> None: ...
+    def late_change(self, account: "Account", part: Slice, taken: int, change: int) -> None: ...
 
     def mark_reached(self, account: "Account") -> None: ...
 
@@ -61,7 +64,7 @@ class Reservation:
 
     __slots__ = ("_limiter", "_open", "_parts", "amounts")
 
-    def __init__(self, limiter: Settling, parts: "list[tuple[Account, int]]", amounts: Amounts) -> None:
+    def __init__(self, limiter: Settling, parts: "list[tuple[Account, Slice]]", amounts: Amounts) -> None:
         self._limiter = limiter
         self._parts = parts
         self._open = True
@@ -92,14 +95,18 @@ class Reservation:
         if not self._open:
             return 0
         self._open = False
-        for account, slot in self._parts:
+        for account, part in self._parts:
             taken, used = self.amounts[account.unit], amounts[account.unit]
-            account.reserved -= taken
-            if used <= taken and slot == account.last:
-                account.free += taken - used
+            part.reserved -= taken
+            if used != taken:
+                part.cells[part.at] += used - taken
+            if used <= taken and part is account.slice:
+                part.free += taken - used
+                spent = account.known - part.free - part.reserved - account.older_reserved
             else:
-                self._limiter.late_change(account, slot, used - taken)
-            if account.known - account.free - account.reserved >= account.next_mark:
+                self._limiter.late_change(account, part, taken, used - taken)
+                spent = account.spent
+            if spent >= account.next_mark:
                 self._limiter.mark_reached(account)
         if amounts[0] <= self.amounts[0]:
             return 0
@@ -128,30 +135,39 @@ class Book:
         self.marks = tuple(sorted((*self.marks, *((mark, limit) for mark in limit.marks)), key=lambda pair: pair[0]))
         self.least_mark = self.marks[0][0] if self.marks else NO_MARK
 
-    def reach_marks(self, account: "Account", now_ns: int) -> list[tuple[Limit, int]]:
-        """The marks that the account has reached and that were not told yet in this window; arms the next."""
-        slot, spent = self.window.slot(now_ns), account.spent
+    def reach_marks(self, account: "Account", now_ns: int, spent: int) -> list[tuple[Limit, int]]:
+        """The marks that `spent` reaches and that were not told yet in this window; arms the next."""
         account.next_mark = NO_MARK
         reached = []
         for mark, limit in self.marks:
-            told = self._told.get((account.value, mark))
-            if told is not None and slot <= told + SLOTS:
+            if self.is_told(account, mark, now_ns):
                 continue
             if mark > spent:
                 account.next_mark = mark
                 break
             reached.append((limit, mark))
-            self._told.pop((account.value, mark), None)
-            self._told[account.value, mark] = slot
-        while len(self._told) > TOLD_MARKS:
-            del self._told[next(iter(self._told))]
+            self.told(account, mark, now_ns)
         return reached
+
+    def is_told(self, account: "Account", mark: int, now_ns: int) -> bool:
+        """Whether this process came upon the mark in this window already."""
+        slot = self._told.get((account.value, mark))
+        return slot is not None and self.window.slot(now_ns) <= slot + SLOTS
+
+    def told(self, account: "Account", mark: int, now_ns: int) -> None:
+        self._told.pop((account.value, mark), None)
+        self._told[account.value, mark] = self.window.slot(now_ns)
+        if len(self._told) > TOLD_MARKS:
+            del self._told[next(iter(self._told))]
 
 
 class Account(Allowance):
-    """An allowance with its name, its next mark and the calls that wait for the ledger."""
+    """An allowance with its name, its next mark and the calls that wait for the ledger.
 
-    __slots__ = ("asking", "book", "idle_sweeps", "key", "next_mark", "queue", "recent", "swept_free", "unit", "value")
+    leased: the latest slot in which this process ever held a slice of it, -1 for none.
+    """
+
+    __slots__ = ("asking", "book", "idle_sweeps", "key", "leased", "next_mark", "queue", "recent", "swept_free", "unit", "value")
 
     def __init__(self, book: Book, value: str) -> None:
         super().__init__(book.window)
@@ -165,11 +181,18 @@ class Account(Allowance):
         self.recent = 0
         self.idle_sweeps = 0
         self.swept_free = -1
+        self.leased = -1
 
     @property
     def slice_size(self) -> int:
         """Marks bound it too: other processes must take a slice for spent, and none may reach a mark by that."""
         return max(8 * self.recent, min(self.book.limit.amount, self.book.least_mark) // 50)
+
+    def leaves_ns(self, slot: int, wall_ns: int) -> int:
+        """Wall time from which on the ledger may forget what is charged to the slot."""
+        if self.window.total and self.book.limit.scope in ("run", "interaction"):
+            return min(wall_ns + RESTING_NS, FOREVER_NS)
+        return self.window.leaves_ns(slot)
 
     def least(self, ask: Ask) -> int:
         """What the call cannot do without."""
@@ -188,7 +211,7 @@ class Account(Allowance):
 
 
 class Waiting:
-    """A call that has taken `parts` (account, slot, amount) and lacks the rest. amounts: what all limits so far allow."""
+    """A call that has taken `parts` (account, slice, amount) and lacks the rest. amounts: what all limits so far allow."""
 
     __slots__ = ("amounts", "ask", "done", "lacking", "latest_ns", "over", "parts")
 
@@ -197,6 +220,6 @@ class Waiting:
         self.done = done
         self.amounts = [*ask.most]
         self.lacking = lacking
-        self.parts: list[tuple[Account, int, int]] = []
+        self.parts: list[tuple[Account, Slice, int]] = []
         self.latest_ns = 0
         self.over = False

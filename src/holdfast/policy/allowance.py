@@ -8,6 +8,7 @@ hold whichever way the wall clock steps, between restarts too.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -47,10 +48,11 @@ class Window(Struct, frozen=True):
 
 class Rows(Struct, frozen=True):
     """What the ledger holds for an account. slots: (slot, amount) of those that count, oldest first. others: part of it that belongs to
-    other holders, dead ones included."""
+    other holders, dead ones included. own: part of the slot of the grant that belongs to the one who asks."""
 
     slots: tuple[tuple[int, int], ...]
     others: int
+    own: int = 0
 
     @property
     def used(self) -> int:
@@ -83,26 +85,67 @@ def resets_at_ns(window: Window, slots: Sequence[tuple[int, int]], excess: int) 
     return at_ns
 
 
-class Allowance:
-    """One account's slice in this process, and what is known of the account beyond it.
+class Cells(Protocol):
+    """A sequence of integers, shared memory perhaps."""
 
-    free: left of the slice. reserved: taken by calls that have not settled, in whichever slot. known: the ledger's sum when it last
-    answered, brought forward by what was returned since; so `spent` = known - free - reserved. unseen: what was returned since the
-    last question, which its answer cannot know yet. left: what the ledger had left after its last grant. Plain attributes, because
-    the limiter reads them for every call.
+    def __getitem__(self, at: int, /) -> int: ...
+
+    def __setitem__(self, at: int, value: int, /) -> None: ...
+
+
+class Slice:
+    """What this process may use of an account while the wall clock shows the slots up to `slot`, to which it is charged.
+
+    free: not taken. reserved: taken by calls that have not settled. cells[at]: all that was ever taken, less what was given back: reserved
+    and settled together, kept where it outlives the process. report: number of the last report in which a change of it goes to the
+    ledger. Plain attributes, because the limiter reads them for every call.
+    """
+
+    __slots__ = ("at", "cells", "ends_ns", "free", "from_ns", "renew_ns", "report", "reserved", "slot")
+
+    def __init__(self, slot: int, cells: Cells, at: int) -> None:
+        self.slot = slot
+        self.cells = cells
+        self.at = at
+        self.free = self.reserved = self.report = 0
+        self.from_ns = self.renew_ns = self.ends_ns = 0  # empty: no instant lies in it
+
+    def holds(self, wall_ns: int) -> bool:
+        """Whether it may be used at this moment."""
+        return self.from_ns <= wall_ns < self.ends_ns
+
+    def take(self, amount: int) -> None:
+        self.free -= amount
+        self.reserved += amount
+        self.cells[self.at] += amount
+
+    def give_back(self, amount: int) -> None:
+        """End a taking as if it had not been; where the amount goes is the caller's to say."""
+        self.reserved -= amount
+        self.cells[self.at] -= amount
+
+
+NO_SLICE = Slice(-1, [0], 0)
+"""Stands where there is none: it holds at no instant, so nobody ever takes from it."""
+
+
+class Allowance:
+    """One account's slices in this process, and what is known of the account beyond them.
+
+    slice: the one to take from. older: by slot, those whose calls have not all settled, or whose changes the ledger may not have yet;
+    older_reserved: what these calls took. known: the ledger's sum when it last answered, brought forward by what was returned since; so
+    `spent` = known - free - reserved. unseen: what was returned since the last question, which its answer cannot know yet. left: what the
+    ledger had left after its last grant.
     """
 
     __slots__ = (
         "ahead",
-        "ends_ns",
-        "free",
-        "from_ns",
         "known",
-        "last",
         "left",
         "low",
-        "renew_ns",
-        "reserved",
+        "older",
+        "older_reserved",
+        "slice",
         "slots",
         "sure_until_mono_ns",
         "sure_until_ns",
@@ -112,36 +155,45 @@ class Allowance:
 
     def __init__(self, window: Window) -> None:
         self.window = window
-        self.free = self.reserved = self.known = self.unseen = self.left = 0
+        self.slice = NO_SLICE
+        self.older: dict[int, Slice] = {}
+        self.older_reserved = 0
+        self.known = self.unseen = self.left = 0
         self.slots: tuple[tuple[int, int], ...] = ()
         self.low = -1
         self.ahead = 0 if window.total else 1
-        self.last = -1
-        self.from_ns = self.renew_ns = self.ends_ns = 0  # empty: no instant lies in the slice
         self.sure_until_ns = self.sure_until_mono_ns = 0
+
+    @property
+    def reserved(self) -> int:
+        """Taken by calls that have not settled, in whichever slot."""
+        return self.slice.reserved + self.older_reserved
 
     @property
     def spent(self) -> int:
         """Settled by anyone, plus what other holders keep leased."""
-        return self.known - self.free - self.reserved
+        return self.known - self.slice.free - self.reserved
 
     def holds(self, wall_ns: int) -> bool:
-        """Whether the slice may be used at this moment."""
-        return self.from_ns <= wall_ns < self.ends_ns
+        """Whether there is a slice that may be used at this moment."""
+        return self.slice.holds(wall_ns)
 
-    def drop(self) -> tuple[int, int]:
-        """Give up the slice: (slot, amount) to return to the ledger."""
-        slot, free = self.last, self.free
-        self.free = 0
-        self.last = self.low = -1
-        self.from_ns = self.renew_ns = self.ends_ns = 0
-        self.returned(free)
-        return slot, free
+    def drop(self) -> tuple[Slice, int]:
+        """Give up the slice: (it, amount to return to the ledger in its slot)."""
+        part, free = self.slice, self.slice.free
+        if part is not NO_SLICE:
+            part.free = part.from_ns = part.renew_ns = part.ends_ns = 0
+            self.older[part.slot] = part
+            self.older_reserved += part.reserved
+            self.slice = NO_SLICE
+            self.returned(free)
+        self.low = -1
+        return part, free
 
     def shrink(self, keep: int) -> int:
-        """Give up what exceeds `keep`: the amount to return to the ledger, in slot `last`."""
-        surplus = max(0, self.free - keep)
-        self.free -= surplus
+        """Give up what exceeds `keep`: the amount to return to the ledger, in the slice's slot."""
+        surplus = max(0, self.slice.free - keep)
+        self.slice.free -= surplus
         self.returned(surplus)
         return surplus
 
@@ -155,23 +207,24 @@ class Allowance:
     def next_slots(self, wall_ns: int) -> tuple[int, int]:
         """(first, last) of the slice to ask for now: the running one while it has more than its last slot to go."""
         first = self.window.slot(wall_ns)
-        if self.holds(wall_ns) and (first < self.last or self.window.total):
-            return first, self.last
+        if self.holds(wall_ns) and (first < self.slice.slot or self.window.total):
+            return first, self.slice.slot
         return first, first + self.ahead
 
-    def install(self, first: int, last: int, amount: int, rows: Rows, limit: int) -> None:
-        """Take a grant over; a slice of another slot must have been dropped before."""
+    def install(self, part: Slice, first: int, amount: int, rows: Rows, limit: int) -> None:
+        """Take a grant over into `part`; a slice of another slot must have been dropped before."""
         window = self.window
-        start_ns = window.starts_ns(first)
-        self.from_ns = max(self.from_ns, start_ns)
-        self.last = last
-        self.ends_ns = window.starts_ns(last + 1)
-        self.renew_ns = window.starts_ns(max(last, first + 1))
-        self.free += amount
+        if self.older.pop(part.slot, None) is not None:
+            self.older_reserved -= part.reserved
+        self.slice = part
+        part.from_ns = max(part.from_ns, window.starts_ns(first))
+        part.ends_ns = window.starts_ns(part.slot + 1)
+        part.renew_ns = window.starts_ns(max(part.slot, first + 1))
+        part.free += amount
         self.known = rows.used + amount + self.unseen
-        self.slots = (*rows.slots, (last, amount))
+        self.slots = (*rows.slots, (part.slot, amount))
         self.left = max(0, limit - rows.used - amount)
-        self.low = self.free // 4 if self.left and amount else -1
+        self.low = part.free // 4 if self.left and amount else -1
 
     def be_sure(self, until_ns: int, until_mono_ns: int) -> None:
         """Until then `left` is what the ledger would answer: nothing else can have changed it, or too little time has passed to ask."""
@@ -185,4 +238,4 @@ class Allowance:
         """Wall time when `asked` will fit if no other call comes first; None: never."""
         if asked > limit.amount:
             return None
-        return resets_at_ns(self.window, sorted(self.slots), self.known - self.free + asked - limit.amount)
+        return resets_at_ns(self.window, sorted(self.slots), self.known - self.slice.free + asked - limit.amount)

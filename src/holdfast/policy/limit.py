@@ -39,6 +39,11 @@ class Limit(Struct, frozen=True, kw_only=True):
         """Whether it can refuse; False for a mark to watch without a limit behind it."""
         return self.amount < WATCH_ONLY
 
+    @property
+    def paced(self) -> bool:
+        """Whether it is worth foretelling when it will be reached: not for what is over within minutes, or counted without a window."""
+        return self.binding and self.per_ns is not None and self.per_ns >= WINDOWS["hour"] and self.scope not in ("run", "interaction")
+
     def account(self, value: str) -> str:
         """The ledger's key for one counted thing: limits of the same scope, unit and window share what was spent."""
         return f"{self.owner}|{self.scope}={value}|{self.unit}|{self.per_ns or 'total'}"

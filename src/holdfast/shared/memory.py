@@ -28,7 +28,7 @@ class SharedMemory:
 
     def __init__(self, path: Path, size: int, kind: str) -> None:
         self.path = path
-        self._kind = f"holdfast {kind}, {size} bytes".encode()
+        self._kind = _full_kind(kind, size)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -79,6 +79,12 @@ class SharedMemory:
         return mapped
 
 
+def is_current(path: Path, size: int, kind: str) -> bool:
+    """Whether the file holds what was written to it since the machine last started."""
+    with path.open("rb") as file:
+        return file.read(32) == _digest(_full_kind(kind, size)) + _digest(boot_id()) and path.stat().st_size == HEADER + size
+
+
 def boot_id() -> bytes:
     """What tells this start of the machine from all others."""
     if sys.platform == "darwin":
@@ -87,6 +93,10 @@ def boot_id() -> bytes:
         ctypes.CDLL(None).sysctlbyname(b"kern.bootsessionuuid", uuid, ctypes.byref(size), None, 0)
         return uuid.value
     return Path("/proc/sys/kernel/random/boot_id").read_bytes()
+
+
+def _full_kind(kind: str, size: int) -> bytes:
+    return f"holdfast {kind}, {size} bytes".encode()
 
 
 def _digest(content: bytes) -> bytes:

@@ -16,7 +16,7 @@ from holdfast.policy.limit import LimitReached
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.exchange import MemoryResponse, request
 from holdfast.testing.kill_switch import MemoryKillSwitch
-from holdfast.testing.ledger import MemoryLedger
+from holdfast.testing.ledger import MemoryLedger, MemorySlate
 from holdfast.testing.recorder import MemoryRecorder
 from holdfast.testing.upstream import MemoryUpstream
 
@@ -34,7 +34,7 @@ class MemoryGateway:
         self.upstream = MemoryUpstream()
         self.recorder = MemoryRecorder()
         self.ledger = MemoryLedger(self.clock)
-        self.limiter = Limiter(self.ledger, self.clock)
+        self.limiter = Limiter(self.ledger, self.clock, MemorySlate())
         self.refused: list[LimitReached] = []
         self.kill_switch = MemoryKillSwitch()
         self.conversations = Conversations()
