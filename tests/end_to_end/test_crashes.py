@@ -81,7 +81,7 @@ def test_limits_hold_after_kill_9_in_the_middle_of_calls(guarded, eventually, ki
         eventually(lambda: up.ready and up.workers() != before, "another worker")
     until_refused(up, "caller")
     until_refused(up, "spender")
-    assert 1 + 4 <= guarded.provider.of_model(model("caller"))["calls"] <= CALLS
+    assert guarded.provider.of_model(model("caller"))["calls"] == CALLS  # what the dead had leased and not used is there again
     assert 0 < guarded.provider.billed(model("spender")) <= LIMIT
 
 

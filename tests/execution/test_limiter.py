@@ -408,6 +408,136 @@ def test_what_other_processes_hold_ahead_of_need_reaches_no_mark() -> None:
     assert world.marks == []
 
 
+def test_a_mark_is_told_by_one_of_the_processes_that_come_upon_it() -> None:
+    world = World(processes=2)
+    limit = Limit(scope="all", unit="usd", amount=1_000, per_ns=HOUR, marks=(500,))
+    for process in (0, 1, 0, 1):
+        (outcome,) = world.ask([(limit, "")], exactly(200), process=process)
+        assert isinstance(outcome, Reservation)
+        outcome.settle(200, 0)
+        world.settle_down()
+    assert [mark for _, mark, _ in world.marks] == [500]
+
+
+def test_a_ledger_that_cannot_say_whether_a_mark_was_told_has_it_told() -> None:
+    world = World()
+    limit = Limit(scope="all", unit="usd", amount=1_000, per_ns=HOUR, marks=(500,))
+    first = world.reserve([(limit, "")], exactly(900))
+    world.ledger.failing = StorageError("The disk is full; free some space.")
+    first.settle(600, 0)
+    world.settle_down()
+    assert world.marks == [("", 500, 600)]
+
+
+def test_a_limit_that_refuses_has_reached_its_last_mark() -> None:
+    world = World()
+    limit = Limit(scope="all", unit="usd", amount=1_000, per_ns=HOUR, marks=(500, 1_000))
+    world.reserve([(limit, "")], exactly(960)).settle(960, 0)
+    world.refuse([(limit, "")], exactly(100))
+    world.refuse([(limit, "")], exactly(100))
+    assert [mark for _, mark, _ in world.marks] == [500, 1_000]
+
+
+def test_a_call_that_is_larger_than_what_is_left_of_a_half_used_limit_reaches_no_mark() -> None:
+    world = World()
+    limit = Limit(scope="all", unit="usd", amount=1_000, per_ns=HOUR, marks=(600, 1_000))
+    world.reserve([(limit, "")], exactly(500)).settle(500, 0)
+    world.refuse([(limit, "")], exactly(700))
+    assert world.marks == []
+
+
+def test_a_pace_that_will_reach_the_limit_is_told_once_per_window() -> None:
+    world = World()
+    limit = Limit(scope="all", unit="usd", amount=100_000, per_ns=HOUR)
+    for _ in range(20):
+        world.reserve([(limit, "")], exactly(3_000)).settle(3_000, 0)
+        world.clock.advance(60 * SECOND)
+    (forecast,) = world.forecasts
+    assert (forecast.limit, forecast.mark) == (limit, None)
+    assert forecast.reaches_at_ns is not None
+    assert world.clock.wall_ns() - HOUR < forecast.reaches_at_ns < world.clock.wall_ns() + HOUR
+
+
+def test_a_pace_that_the_limit_allows_is_not_worth_a_word() -> None:
+    world = World()
+    limit = Limit(scope="all", unit="usd", amount=100_000, per_ns=HOUR)
+    for _ in range(90):
+        world.reserve([(limit, "")], exactly(1_500)).settle(1_500, 0)
+        world.clock.advance(60 * SECOND)
+    assert world.forecasts == []
+
+
+def test_after_a_crash_only_what_was_settled_or_still_open_is_spent() -> None:
+    world = World(processes=2)
+    limit = Limit(scope="user", unit="usd", amount=1_000, per_ns=HOUR)
+    world.reserve([(USD, "a"), (limit, "u")], exactly(100)).settle(40, 0)
+    world.reserve([(USD, "a"), (limit, "u")], exactly(100))
+    world.clock.advance(2 * 60 * SECOND)  # the open call's slot is over, and its slice returned
+    world.reserve([(USD, "a"), (limit, "u")], exactly(100)).settle(70, 0)
+    world.ledger.crash()
+    world.ledgers[1].recover([world.slates[0].remains("process 0")], lambda error: None)
+    assert [world.ledger.spent(each.account(value)) for each, value in ((USD, "a"), (limit, "u"))] == [210, 210]
+
+
+def test_what_was_granted_and_never_heard_of_is_given_back_after_a_crash() -> None:
+    world = World(processes=2)
+    world.ledger.delay_ns = SECOND
+    world.limiter.reserve([(CALLS, ""), (USD, "a")], exactly(1_000), lambda _: None)
+    world.clock.advance(0)
+    assert world.ledger.spent(USD.account("a")) == 1_000
+    world.ledger.crash()
+    world.ledgers[1].recover([world.slates[0].remains("process 0")], lambda error: None)
+    assert (world.ledger.spent(USD.account("a")), world.ledger.spent(CALLS.account(""))) == (0, 0)
+
+
+def test_an_idle_slice_returns_so_that_another_process_can_use_it() -> None:
+    world = World(processes=2)
+    wide = Limit(scope="all", unit="calls", amount=100, per_ns=24 * HOUR)
+    world.ask([(wide, "")], process=1)
+    world.ask([(wide, "")], times=200)
+    assert world.ledger.spent(wide.account("")) == 100
+    for _ in range(20):
+        world.clock.advance(SECOND)
+    (outcome,) = world.ask([(wide, "")])
+    assert isinstance(outcome, Reservation)
+
+
+def test_a_ledger_in_trouble_is_asked_again_until_it_answers() -> None:
+    world = World()
+    assert world.limiter.trouble == ""
+    world.ledger.failing = StorageError("The disk is full; free some space.")
+    world.ask([(CALLS, "")])
+    assert world.limiter.trouble == "The disk is full; free some space."
+    world.clock.advance(3 * SECOND)
+    assert world.limiter.trouble
+    world.ledger.failing = None
+    world.clock.advance(SECOND)
+    assert world.limiter.trouble == ""
+
+
+def test_more_accounts_than_memory_should_hold_are_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.execution.limiter.MOST_ACCOUNTS", 50)
+    world = World()
+    heard: list[Outcome] = []
+    for at in range(80):
+        world.limiter.reserve([(USD, str(at))], exactly(1), heard.append)
+    world.settle_down()
+    assert (served(heard), world.limiter.accounts) == (50, 50)
+    assert sum(isinstance(outcome, LedgerUnavailable) for outcome in heard) == 30
+
+
+def test_tokens_are_counted_and_shrink_apart_from_money() -> None:
+    world = World()
+    tokens = Limit(scope="agent", unit="tokens", amount=1_000)
+    ask = Ask(usd_least=10, usd_most=50, tokens_least=100, tokens_most=800)
+    first = world.reserve([(USD, "a"), (tokens, "a")], ask)
+    second = world.reserve([(USD, "a"), (tokens, "a")], ask)
+    assert (first.amounts, second.amounts) == ((50, 1, 800), (50, 1, 200))
+    first.settle(20, 300)
+    reached = world.refuse([(USD, "a"), (tokens, "a")], Ask(usd_least=1, usd_most=1, tokens_least=501, tokens_most=501))
+    assert (reached.limit, reached.spent, reached.reserved, reached.asked) == (tokens, 300, 200, 501)
+
+
 def test_slices_of_a_clean_end_go_back_and_what_is_reserved_stays_spent() -> None:
     world = World()
     world.reserve([(USD, "a")], exactly(100)).settle(40, 0)

@@ -118,6 +118,14 @@ def test_what_is_not_fit_to_be_an_id_is_hashed(value: str) -> None:
     assert len(found.interaction) == 32 and found.interaction.isalnum()
 
 
+def test_a_release_that_the_operator_set_is_not_the_agents_to_change(gateway: Build) -> None:
+    world = gateway("agents: {default: {release: v7}}\nlimits: [{calls: 1, scope: release}]")
+    for _ in range(2):
+        world.call("POST", "/v1/chat/completions", CHAT, {"x-holdfast-release": "v9"})
+    assert len(world.upstream.exchanges) == 1
+    assert [refusal.release for refusal in world.recorder.refusals] == ["v7"]
+
+
 def test_release_and_user_come_from_headers(gateway: Build) -> None:
     world = gateway("")
     world.call("POST", "/v1/chat/completions", {**CHAT, "user": "body"}, {"x-holdfast-user": "ann", "x-holdfast-release": "v9"})

@@ -19,7 +19,6 @@ def steady(per_slot: int, slots: int) -> list[tuple[int, int]]:
 
 
 def test_a_steady_rate_reaches_the_limit_when_the_rest_is_spent() -> None:
-    # 10 a minute for 30 minutes; the rate is taken over four whole minutes, which is all of the last five but the one that just began
     at_ns = reaches_at_ns(WINDOW, steady(10, 30), 400, NOW)
     assert at_ns == NOW + 10 * MINUTE
 

@@ -10,7 +10,7 @@ from holdfast.config.document import Section, Value
 from holdfast.config.limits import read_limits
 from holdfast.config.quantities import count, duration_ns, shown
 from holdfast.errors import SecretError, did_you_mean
-from holdfast.gateway.options import AgentOptions, ProviderOptions, Reply, Target, Timeouts
+from holdfast.gateway.options import UNRELEASED, AgentOptions, ProviderOptions, Reply, Target, Timeouts
 from holdfast.policy.retry import RetryOptions
 from holdfast.secrets import Secrets
 
@@ -46,6 +46,7 @@ def _agent(name: str, section: Section, providers: Mapping[str, ProviderOptions]
     agent = AgentOptions(
         name=name,
         key="" if key is None else _virtual_key(key, secrets),
+        release=section.read("release", _release, UNRELEASED),
         routes={model: _route(model, value, providers) for model, value in section.section("routes").every()},
         limits=read_limits(section, name),
         timeouts=_timeouts(section.section("timeouts")),
@@ -54,6 +55,12 @@ def _agent(name: str, section: Section, providers: Mapping[str, ProviderOptions]
     )
     section.close()
     return agent
+
+
+def _release(text: str) -> str:
+    if not text or len(text) > 128 or not text.isprintable():
+        raise ValueError(f"expected a release's tag, such as v2.3.1, not {shown(text)}")
+    return text
 
 
 def _virtual_key(value: Value, secrets: Secrets) -> str:

@@ -459,7 +459,7 @@ class Limiter:
             self._change(account, part, -account.shrink(account.slice_size))
         if account.older:
             self._close_settled(account)
-        rests = not part.reserved and part.free == account.swept_free
+        rests = part.free == account.swept_free
         account.idle_sweeps = account.idle_sweeps + 1 if rests else 0
         account.swept_free = part.free
         if account.idle_sweeps >= IDLE_SWEEPS:

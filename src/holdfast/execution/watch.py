@@ -47,7 +47,7 @@ class Watch:
         now, limit = self._wall_ns(), account.book.limit
         if not limit.paced or account.book.is_told(account, _PACE, now):
             return
-        at_ns = reaches_at_ns(account.window, account.slots, limit.amount, now)
+        at_ns = reaches_at_ns(account.window, account.used_slots(), limit.amount, now)
         if at_ns is not None:
             account.book.told(account, _PACE, now)
             self._ask(account, limit, None, account.spent, at_ns)
@@ -62,7 +62,7 @@ class Watch:
         now = self._wall_ns()
         marks = account.book.reach_marks(account, now, spent)
         if marks:
-            at_ns = reaches_at_ns(account.window, account.slots, account.book.limit.amount, now)
+            at_ns = reaches_at_ns(account.window, account.used_slots(), account.book.limit.amount, now)
             for limit, mark in marks:
                 self._ask(account, limit, mark, spent, at_ns)
 

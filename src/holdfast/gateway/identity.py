@@ -7,7 +7,7 @@ from hashlib import blake2b
 from msgspec import Struct, structs
 
 from holdfast.execution.upstream import Headers
-from holdfast.gateway.options import AgentOptions
+from holdfast.gateway.options import UNRELEASED, AgentOptions
 
 SESSION_HEADERS = (
     b"x-claude-code-session-id",  # Claude Code
@@ -57,7 +57,9 @@ class Identities:
         if known is None or given.keys() <= _KEYS:
             return known
         interaction, identified_by = _interaction(given)
-        release = _text(given.get(b"x-holdfast-release")) or known.release
+        release = known.release  # as the operator set it, else as the agent says: limits and kills by release must not be evaded
+        if release == UNRELEASED:
+            release = _text(given.get(b"x-holdfast-release")) or release
         return Caller(known.agent, known.name, release, _text(given.get(b"x-holdfast-user")), interaction, identified_by)
 
     def _without_key(self, name: str) -> Caller | None:

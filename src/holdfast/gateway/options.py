@@ -11,6 +11,9 @@ from holdfast.policy.retry import RetryOptions
 from holdfast.pricing import PriceList
 from holdfast.providers import ProviderKind
 
+UNRELEASED = "unreleased"
+"""The release of an agent for which neither the operator nor the agent itself names one."""
+
 
 class Timeouts(Struct, frozen=True, kw_only=True):
     """In nanoseconds. first_token: of a streamed call, from the beginning of an attempt to its first real token; an answer that is not
@@ -72,7 +75,7 @@ class AgentOptions(Struct, frozen=True, kw_only=True):
     name: str
     based_on: str = ""
     key: str = ""
-    release: str = "unreleased"
+    release: str = UNRELEASED
     routes: dict[str, tuple[Target | Reply, ...]] = {}
     limits: tuple[Limit, ...] = ()
     timeouts: Timeouts = Timeouts()

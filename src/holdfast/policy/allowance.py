@@ -226,6 +226,13 @@ class Allowance:
         self.left = max(0, limit - rows.used - amount)
         self.low = part.free // 4 if self.left and amount else -1
 
+    def used_slots(self) -> list[tuple[int, int]]:
+        """(slot, amount) of what counts, oldest first, less what this process has leased and not taken."""
+        used = dict(self.slots)
+        if self.slice.slot in used:
+            used[self.slice.slot] -= self.slice.free
+        return sorted(used.items())
+
     def be_sure(self, until_ns: int, until_mono_ns: int) -> None:
         """Until then `left` is what the ledger would answer: nothing else can have changed it, or too little time has passed to ask."""
         self.sure_until_ns = until_ns

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from holdfast.policy.allowance import SLOTS, Window
 
 RECENT_SLOTS = 5
-"""What counts as lately: a twelfth of the window, five minutes of an hour."""
+"""What counts as lately: the last whole slots, a twelfth of the window, five minutes of an hour."""
 LEAST_SHARE = 5
 """Below one part in so many of the limit nothing is foretold: the first calls of a day would make a bad forecast."""
 
@@ -19,10 +19,10 @@ def reaches_at_ns(window: Window, slots: Sequence[tuple[int, int]], limit: int, 
     if window.total or used * LEAST_SHARE < limit:
         return None
     now_slot = window.slot(now_ns)
-    recent = sum(amount for slot, amount in slots if slot > now_slot - RECENT_SLOTS)
-    span_ns = now_ns - window.starts_ns(now_slot - RECENT_SLOTS + 1)
-    if recent <= 0 or span_ns <= 0:
+    recent = sum(amount for slot, amount in slots if now_slot - RECENT_SLOTS <= slot < now_slot)
+    if recent <= 0:
         return None
+    span_ns = RECENT_SLOTS * window.slot_ns
     at_ns, left = now_ns, limit - used
     horizon_ns = now_ns + SLOTS * window.slot_ns
     leaving = [(window.leaves_ns(slot), amount) for slot, amount in slots]

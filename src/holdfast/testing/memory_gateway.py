@@ -26,10 +26,11 @@ _NO_HEADERS: Mapping[str, str] = {}
 class MemoryGateway:
     """The real gateway over doubles of everything around it.
 
-    jitter: what stands in for a random number in [0, 1) wherever waits are spread. refused: the refusals by limits that were reported.
+    jitter: what stands in for a random number in [0, 1) wherever waits are spread. allow_unchecked: let calls through while the ledger
+    fails. refused: the refusals by limits that were reported.
     """
 
-    def __init__(self, options: GatewayOptions, *, jitter: float = 0.5) -> None:
+    def __init__(self, options: GatewayOptions, *, jitter: float = 0.5, allow_unchecked: bool = False) -> None:
         self.clock = FakeClock()
         self.upstream = MemoryUpstream()
         self.recorder = MemoryRecorder()
@@ -43,7 +44,7 @@ class MemoryGateway:
                 options=options,
                 clock=self.clock,
                 upstream=self.upstream,
-                gate=Gate(self.limiter, options.limits, self.kill_switch),
+                gate=Gate(self.limiter, options.limits, self.kill_switch, allow_unchecked=allow_unchecked),
                 recorder=self.recorder,
                 conversations=self.conversations,
                 routing=Routing(options.providers),
