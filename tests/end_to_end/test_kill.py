@@ -232,3 +232,13 @@ def test_status_shows_what_runs_what_is_stopped_and_what_is_spent(site) -> None:
     assert page.startswith("STOPPED: agent support (cut) since ")
     assert "by ann@host: out of hand" in page
     assert all(str(pid) in page for pid in up.workers())
+
+
+def test_the_drill_proves_it_and_leaves_nothing(site) -> None:
+    done = site.command("drill", "kill", "--rate", "50", "--streams", "5", "--seconds", "2", "--json", env={"TMPDIR": str(site.folder)})
+    (measured,) = done.events()
+    assert (done.code, measured["passed"], measured["failures"]) == (0, True, []), done
+    assert measured["served_before"] > 0 and measured["refused_after"] > 0
+    assert (measured["admitted_after_return"], measured["streams_well_formed"]) == (0, 5)
+    assert not list(site.folder.glob("holdfast-drill-*"))
+    assert not site.data.exists()
