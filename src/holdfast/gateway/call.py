@@ -18,7 +18,7 @@ from holdfast.gateway import refusals
 from holdfast.gateway.admission import Bounds, Cost, output_to_send, settlement
 from holdfast.gateway.delivery import Delivery
 from holdfast.gateway.endpoints import Endpoint
-from holdfast.gateway.gate import Admitted, Denied, Entry, killed_tool
+from holdfast.gateway.gate import Admitted, Denied, Entry, killed, killed_tool
 from holdfast.gateway.headers import own_headers
 from holdfast.gateway.identity import Caller
 from holdfast.gateway.options import Passthrough, Reply
@@ -30,7 +30,7 @@ from holdfast.gateway.recovery import Recovery, may_fall_back
 from holdfast.gateway.routing import Destination
 from holdfast.http.message import Request, Response
 from holdfast.policy.history import Claim
-from holdfast.policy.kill import Kill
+from holdfast.policy.kill import NONE, Kill
 from holdfast.wire.call import Answer, Call, Refusal, Rewrite, StreamReader
 from holdfast.wire.canonical import turn
 
@@ -67,6 +67,7 @@ class GuardedCall:
         self._sent = 0
         self._served_by = ""
         self._last_failure: AttemptResult | None = None
+        self._checked = NONE
         self._killed_tools: Mapping[str, Kill] = {}
         self._over = False
         response.disconnected = self._client_left
@@ -131,8 +132,9 @@ class GuardedCall:
         """Ask for one attempt at the current target to be let through; `_admitted` goes on."""
         self._waiting = None
         destination = self._destinations[self._at]
-        if (killed := self._parts.gate.killed(self._entry, destination)) is not None:
-            self._denied(killed)
+        self._checked = kills = self._parts.gate.kills()
+        if kills.active and (denied := killed(kills, self._entry, destination)) is not None:
+            self._denied(denied)
         elif isinstance(destination, Reply):
             self._reply(destination)
         elif destination.provider.key_error:
@@ -152,9 +154,9 @@ class GuardedCall:
                 outcome.reservation.cancel()
         elif isinstance(outcome, Denied):
             self._denied(outcome)
-        elif (killed := self._parts.gate.killed(self._entry, self._destinations[self._at])) is not None:  # since it began to wait
+        elif self._parts.gate.kills() is not self._checked and (denied := self._killed_now()) is not None:  # since it began to wait
             outcome.reservation.cancel()
-            self._denied(killed)
+            self._denied(denied)
         else:
             if outcome.unchecked:
                 self._record.unchecked(outcome.unchecked)
@@ -181,12 +183,15 @@ class GuardedCall:
         outgoing = upstream_request(request, destination, body, timeouts, self._withdrawn)
         options = attempt_options(timeouts, self._total_at_ns, stream=self._call.stream)
         read_stream = None if self._format is None else self._stream_reader
-        self._killed_tools = self._parts.gate.killed_tools()
+        self._killed_tools = self._parts.gate.kills().tools
         self._attempt = attempt = Attempt(self._parts.upstream, outgoing, options, self._parts.clock, self, read_stream)
         attempt.start()
 
+    def _killed_now(self) -> Denied | None:
+        return killed(self._parts.gate.kills(), self._entry, self._destinations[self._at])
+
     def _withdrawn(self) -> bool:
-        return self._parts.gate.killed(self._entry, self._destinations[self._at]) is not None
+        return self._killed_now() is not None
 
     def _stream_reader(self) -> StreamReader:
         assert self._format is not None
@@ -424,25 +429,26 @@ class GuardedCall:
     def kills_changed(self) -> None:
         """Carry out what the kill switch says now: refuse what waits, cut off what is to be cut; see `Parts.in_progress`."""
         try:
-            self._obey(self._parts.gate.killed(self._entry, self._destinations[self._at]) if self._destinations else None)
+            self._obey(self._killed_now() if self._destinations else None)
         except Exception as defect:  # noqa: BLE001 - no caller of this callback could do better
             self.attempt_broke(defect)
 
-    def _obey(self, killed: Denied | None) -> None:
+    def _obey(self, denied: Denied | None) -> None:
         attempt = self._attempt
         if attempt is None:
-            if killed is not None and not killed.elsewhere:  # else it is asked again when its turn comes
+            if denied is not None and not denied.elsewhere:  # else it is asked again when its turn comes
                 if self._waiting is not None:
                     self._waiting.cancel()
-                self._denied(killed)
+                self._denied(denied)
             return
-        if killed is not None and killed.kill is not None and killed.kill.mode == "cut":
-            self._cut(attempt, killed.refusal)
+        if denied is not None and denied.kill is not None and denied.kill.mode == "cut":
+            self._cut(attempt, denied.refusal)
             return
         stream = attempt.result.stream
         named = () if stream is None else stream.tools  # what may end when it drains
-        tools = self._parts.gate.killed_tools().items()
-        self._killed_tools = {name: kill for name, kill in tools if kill.mode == "cut" or name not in named}
+        self._killed_tools = {
+            name: kill for name, kill in self._parts.gate.kills().tools.items() if kill.mode == "cut" or name not in named
+        }
         self._stopped_by_tool()
 
     def _cut(self, attempt: Attempt, refusal: Refusal) -> None:

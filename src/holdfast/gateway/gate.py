@@ -57,22 +57,14 @@ class Denied(Struct, frozen=True):
 
 
 class Gate:
-    """limits: those on everything together. allow_unchecked: let calls through when the limits cannot be checked."""
+    """limits: those on everything together. kills: tells what is killed now. allow_unchecked: let calls through when the limits cannot
+    be checked."""
 
     def __init__(self, limiter: Limiter, limits: tuple[Limit, ...], kill_switch: KillSwitch, *, allow_unchecked: bool = False) -> None:
         self._limiter = limiter
-        self._kills = kill_switch.kills
+        self.kills = kill_switch.kills
         self._limits = limits
         self._allow_unchecked = allow_unchecked
-
-    def killed(self, entry: Entry, destination: Destination | Reply) -> Denied | None:
-        """Whether the kill switch stops `entry` at `destination` now; asked before `admit`, and directly before an attempt is sent."""
-        kills = self._kills()
-        return _killed(kills, entry, destination) if kills.active else None
-
-    def killed_tools(self) -> dict[str, Kill]:
-        """The tools that no answer may call, by name."""
-        return self._kills().tools
 
     def admit(self, entry: Entry, destination: Destination, done: Callable[[Admitted | Denied], None]) -> None:
         """Decide about one attempt of `entry` at `destination`; `done` is called before this returns where nothing must be awaited."""
@@ -107,7 +99,10 @@ def killed_tool(killed: Mapping[str, Kill], result: AttemptResult, answer: Answe
     return next((kill for name, kill in killed.items() if name in called), None)
 
 
-def _killed(kills: Kills, entry: Entry, destination: Destination | Reply) -> Denied | None:
+def killed(kills: Kills, entry: Entry, destination: Destination | Reply) -> Denied | None:
+    """Whether these kills stop `entry` at `destination`; asked before `admit`, and again directly before an attempt is sent."""
+    if not kills.active:
+        return None
     call, target = entry.call, ("", "") if isinstance(destination, Reply) else (destination.model, destination.label)
     kill = kills.stopping((entry.origin.agent, entry.agent.name, entry.agent.based_on), entry.origin.release, (call.model, *target))
     if kill is None and kills.tools and call.tools is not None:
