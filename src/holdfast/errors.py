@@ -11,6 +11,7 @@ HoldfastError                 the way out is in the message
 |-- MalformedAnswer           an upstream sent what its own format does not allow
 `-- UpstreamError             an attempt at an upstream failed below HTTP
     |-- ConnectFailed         no connection: name, port, TLS
+    |-- Withdrawn             the request was not sent after all: nobody wants it any more
     |-- ConnectionCut         the connection ended before the answer did
     |-- GarbageReceived       not HTTP
     `-- TimedOut              one of the call's time-outs passed; says which
@@ -74,6 +75,10 @@ class UpstreamError(HoldfastError):
 
 
 class ConnectFailed(UpstreamError):  # noqa: N818 - says what happened
+    pass
+
+
+class Withdrawn(UpstreamError):  # noqa: N818 - says what happened
     pass
 
 

@@ -286,6 +286,10 @@ class Site:
         """`holdfast run` around Python source that has `ask` (see AGENT)."""
         return self.command("run", *words, "--", sys.executable, "-IS", "-c", AGENT + agent, env=env, via=via)
 
+    def start_run(self, *words: str, agent: str) -> Running:
+        """As `run`, and goes on."""
+        return self.start("run", *words, "--", sys.executable, "-IS", "-c", AGENT + agent)
+
     def start(self, *words: str, env: dict[str, str] | None = None) -> Running:
         running = Running(self._popen((*HOLDFAST, *words), env))
         self._stack.callback(running.close)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from holdfast.clock import SECOND
-from holdfast.errors import ConnectFailed, ConnectionCut, GarbageReceived, TimedOut
+from holdfast.errors import ConnectFailed, ConnectionCut, GarbageReceived, TimedOut, Withdrawn
 from holdfast.execution.upstream import Origin
 from holdfast.http.client import Client, ClientOptions
 from holdfast.testing.clock import FakeClock
@@ -202,6 +202,28 @@ def test_a_stale_connection_is_replaced_once(upstream: Any, heard: Any, request_
             ear = await call(client, request_to(origin, target=b"/second"), heard)
             assert (ear.error, ear.body) == (None, b"ok")
             assert [head.split()[1] for head in peer.heads] == [b"/v1", b"/second", b"/second"]
+
+    with_client(use)
+
+
+def test_a_request_that_is_withdrawn_while_its_connection_is_made_is_not_sent(upstream: Any, heard: Any, request_to: Any) -> None:
+    async def use(client: Client) -> None:
+        async with upstream(forever) as (peer, origin):
+            ear = await call(client, request_to(origin, withdrawn=lambda: True), heard)
+            assert isinstance(ear.error, Withdrawn)
+            assert (await call(client, request_to(origin), heard)).body == b"ok"
+            assert len(peer.heads) == 1
+
+    with_client(use)
+
+
+def test_a_request_that_is_withdrawn_meanwhile_is_not_sent_a_second_time(upstream: Any, heard: Any, request_to: Any) -> None:
+    async def use(client: Client) -> None:
+        async with upstream(cutting(b""), forever) as (peer, origin):
+            await call(client, request_to(origin), heard)
+            ear = await call(client, request_to(origin, target=b"/second", withdrawn=lambda: len(peer.heads) == 2), heard)
+            assert isinstance(ear.error, Withdrawn)
+            assert [head.split()[1] for head in peer.heads] == [b"/v1", b"/second"]
 
     with_client(use)
 

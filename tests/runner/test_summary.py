@@ -113,6 +113,7 @@ def test_the_document_has_seconds_and_dollars() -> None:
         "errors": 2,
         "last_error": "",
         "limits": ["run: 0.50 USD in total"],
+        "kill": "",
         "survivors": [],
     }
 

@@ -1,16 +1,18 @@
 """Puts a gateway together: ledger, limiter, journal, upstream client, HTTP server."""
 
+import os
 import random
 import resource
 import secrets
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from msgspec import Struct, structs
 
+from holdfast.assembly.kill_watch import KillWatch
 from holdfast.assembly.limits import Limits, open_limits
 from holdfast.clock import SECOND
 from holdfast.config.ledger import LedgerOptions
@@ -26,7 +28,9 @@ from holdfast.gateway.turns import Turns
 from holdfast.http.client import Client, ClientOptions
 from holdfast.http.server import Server, ServerOptions, serve
 from holdfast.policy.history import Conversations, Places
+from holdfast.policy.kill import Kills
 from holdfast.policy.limit import LimitReached
+from holdfast.shared import presence
 from holdfast.shared.rate_tables import RateTables
 from holdfast.store.journal import Journal
 from holdfast.system_clock import SystemClock
@@ -47,10 +51,12 @@ class Listen(Struct, frozen=True, kw_only=True):
 
 
 class Hooks(Struct, frozen=True, kw_only=True):
-    """What a caller wants to hear of. limit_refused: every refusal by a limit. recorder: wraps the journal that events go to. places: where
-    conversations stand, when other processes continue them too."""
+    """What a caller wants to hear of. limit_refused: every refusal by a limit. kills_changed: what is killed, at first and at every
+    change, after it was carried out for the calls in progress. recorder: wraps the journal that events go to. places: where conversations
+    stand, when other processes continue them too."""
 
     limit_refused: Callable[[LimitReached], None] = lambda reached: None
+    kills_changed: Callable[[Kills], None] = lambda kills: None
     recorder: Callable[[Recorder], Recorder] = lambda journal: journal
     places: Places | None = None
 
@@ -61,6 +67,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
     server: Server
     recorder: Recorder
     _trouble: Callable[[], str]
+    _watch: KillWatch
     _client: Client
     _limits: Limits
     _journal: Journal
@@ -82,6 +89,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
         """Let calls in progress end, give back what was leased, write everything down."""
         await self.server.close(drain_ns)
         await self._client.close()
+        self._watch.close()
         await self._limits.close()
         self._journal.close()
         self._executor.shutdown()
@@ -98,51 +106,64 @@ async def open_data_plane(
     """Start a gateway; raises StorageError, ConfigError, or OSError when the address cannot be had."""
     _make_private_folder(data_dir)
     clock = SystemClock()
-    holder = secrets.token_hex(6)
-    executor = ThreadPoolExecutor(1, "holdfast-journal")
-    journal = Journal(data_dir, holder, clock, executor)
-    recorder = hooks.recorder(journal)
-    for provider in options.providers:  # price lists load on first use; the first call must not wait for them
-        provider.prices.rates("", clock.wall_ns())
-    limits = open_limits(ledger, data_dir, holder, clock, recorder)
-    tables = RateTables(data_dir)
-    turns = Turns(Rates(tables.rates, tables.pools, clock), options.rates, clock)
-    client = Client(ClientOptions(), clock)
-    source = random.Random(secrets.randbits(128))  # noqa: S311 - spreads retries and numbers events, guards nothing
-    parts = Parts(
-        options=options,
-        clock=clock,
-        upstream=client,
-        gate=Gate(limits.limiter, options.limits, turns, allow_unchecked=ledger.allow_unchecked),
-        recorder=recorder,
-        conversations=Conversations(hooks.places),
-        routing=Routing(options.providers),
-        uniform=source.random,
-        bits=source.getrandbits,
-        limit_refused=hooks.limit_refused,
-    )
+    async with AsyncExitStack() as undo:
+        watch = KillWatch(data_dir, _serving(options, listen, clock), clock)
+        undo.callback(watch.close)
+        holder = secrets.token_hex(6)
+        executor = ThreadPoolExecutor(1, "holdfast-journal")
+        undo.callback(executor.shutdown)
+        journal = Journal(data_dir, holder, clock, executor)
+        recorder = hooks.recorder(journal)
+        limits = open_limits(ledger, data_dir, holder, clock, recorder)
+        undo.push_async_callback(limits.close)
+        tables = RateTables(data_dir)
+        undo.callback(tables.release)
+        client = Client(ClientOptions(), clock)
+        turns = Turns(Rates(tables.rates, tables.pools, clock), options.rates, clock)
+        gate = Gate(limits.limiter, options.limits, turns, watch.switch, allow_unchecked=ledger.allow_unchecked)
 
-    def trouble() -> str:
-        return ("" if ledger.allow_unchecked else limits.limiter.trouble) or journal.trouble
+        def trouble() -> str:
+            return ("" if ledger.allow_unchecked else limits.limiter.trouble) or journal.trouble
 
-    gateway = Gateway(parts, trouble)
-    try:
+        gateway = Gateway(_parts(options, clock, client, gate, recorder, hooks), trouble)
         server = await serve(gateway, listen.host, listen.port, _server_options(), clock, sock=listen.sock)
-    except OSError:
-        await limits.close()
-        tables.release()
-        executor.shutdown()
-        raise
-    gateway.answering = lambda: server.answering
+        gateway.answering = lambda: server.answering
+
+        def carry_out(kills: Kills) -> None:
+            gateway.kills_changed()
+            hooks.kills_changed(kills)
+
+        watch.start(carry_out)
+        undo.pop_all()
     return DataPlane(
         server=server,
         recorder=recorder,
         _trouble=trouble,
+        _watch=watch,
         _client=client,
         _limits=limits,
         _journal=journal,
         _executor=executor,
         _tables=tables,
+    )
+
+
+def _parts(options: GatewayOptions, clock: SystemClock, client: Client, gate: Gate, recorder: Recorder, hooks: Hooks) -> Parts:
+    for provider in options.providers:  # price lists load on first use; the first call must not wait for them
+        provider.prices.rates("", clock.wall_ns())
+    source = random.Random(secrets.randbits(128))  # noqa: S311 - spreads retries and numbers events, guards nothing
+    return Parts(
+        options=options,
+        clock=clock,
+        upstream=client,
+        gate=gate,
+        recorder=recorder,
+        conversations=Conversations(hooks.places),
+        routing=Routing(options.providers),
+        in_progress=set(),
+        uniform=source.random,
+        bits=source.getrandbits,
+        limit_refused=hooks.limit_refused,
     )
 
 
@@ -153,6 +174,20 @@ def _server_options() -> ServerOptions:
     if descriptors == resource.RLIM_INFINITY:
         return options
     return structs.replace(options, max_connections=min(options.max_connections, max((descriptors - _OTHER_DESCRIPTORS) // 2, 16)))
+
+
+def _serving(options: GatewayOptions, listen: Listen, clock: SystemClock) -> presence.Gateway:
+    """This process, as commands about the data directory see it."""
+    host, port = (listen.host, listen.port) if listen.sock is None else listen.sock.getsockname()[:2]
+    return presence.Gateway(
+        pid=os.getpid(),
+        kind="run" if options.run else "worker",
+        address=f"{host}:{port}" if port else "",
+        agents=tuple(agent.name for agent in options.agents),
+        releases=tuple(sorted({agent.release for agent in options.agents})),
+        started=clock.wall_ns(),
+        run=options.run,
+    )
 
 
 def _make_private_folder(path: Path) -> None:

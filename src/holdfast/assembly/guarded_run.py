@@ -11,10 +11,11 @@ from msgspec import structs
 from holdfast.assembly.data_plane import DataPlane, Hooks, Listen, open_data_plane
 from holdfast.clock import SECOND
 from holdfast.config import Config, load, real_key_variables
-from holdfast.errors import UsageError
+from holdfast.errors import CannotStart, UsageError
 from holdfast.events import RunEnded, RunStarted
 from holdfast.events.ids import uuid7
 from holdfast.gateway.options import AgentOptions, GatewayOptions
+from holdfast.policy.kill import Kill, Kills
 from holdfast.policy.limit import WINDOWS, Limit, LimitReached, Unit
 from holdfast.runner.child import ChildOptions, Ended, StopReason, run_child
 from holdfast.runner.environment import child_environment
@@ -38,27 +39,51 @@ def run_guarded(request: RunRequest) -> int:
     return asyncio.run(_run(request, config, os.environ))
 
 
+class _Stop:
+    """Why the agent is to be ended, once it is. kill: by what the kill switch ends it."""
+
+    def __init__(self, agent: AgentOptions) -> None:
+        self.asked: asyncio.Future[StopReason] = asyncio.get_running_loop().create_future()
+        self.kill: Kill | None = None
+        self._agent = agent
+        self._begun = False
+
+    def ask(self, reason: StopReason) -> None:
+        if not self.asked.done():
+            self.asked.set_result(reason)
+
+    def kills_changed(self, kills: Kills) -> None:
+        """What cannot be read lets no agent start; one that runs already only gets its calls refused, until it can be read again."""
+        begun, self._begun = self._begun, True
+        kill = kills.stopping((self._agent.name, self._agent.based_on), self._agent.release, ())
+        if kill is not None and not (begun and kills.unreadable) and not self.asked.done():
+            self.kill = kill
+            self.ask("killed")
+
+
 async def _run(request: RunRequest, config: Config, environment: Mapping[str, str]) -> int:
     clock = SystemClock()
     began_ns = clock.monotonic_ns()
     run, key = uuid7(clock.wall_ns(), secrets.randbits(74)), f"hf-run-{secrets.token_urlsafe(24)}"
     agent = _agent(request, config, key)
-    stop: asyncio.Future[StopReason] = asyncio.get_running_loop().create_future()
+    stop = _Stop(agent)
     tally = Tally()
 
     def limit_refused(reached: LimitReached) -> None:
         tally.limit_reached(reached.limit.describe(reached.value))
-        if reached.limit.scope == "run" and not stop.done():
-            stop.set_result("limit")
+        if reached.limit.scope == "run":
+            stop.ask("limit")
 
     plane = await open_data_plane(
         _options(request, config, agent, run),
         request.data_dir,
         Listen(),
-        Hooks(limit_refused=limit_refused, recorder=tally.around),
+        Hooks(limit_refused=limit_refused, kills_changed=stop.kills_changed, recorder=tally.around),
         config.ledger,
     )
     try:
+        if stop.kill is not None:
+            raise CannotStart(f"the run is refused: {stop.kill.describe()} was stopped with the kill switch{stop.kill.why}", 123)
         plane.recorder.append(
             RunStarted(
                 run=run, timestamp=clock.wall_ns(), agent=agent.name, release=agent.release, user_id=request.user, command=request.command
@@ -75,10 +100,10 @@ async def _run(request: RunRequest, config: Config, environment: Mapping[str, st
             run_id=run,
         )
         command, child = adapt(request.command, child, gateway_url=gateway_url, key=key)
-        ended = await run_child(command, child, ChildOptions(timeout_ns=request.timeout_ns), clock, stop)
+        ended = await run_child(command, child, ChildOptions(timeout_ns=request.timeout_ns), clock, stop.asked)
         duration_ns = clock.monotonic_ns() - began_ns
         await plane.server.close(_DRAIN_NS)  # what the agent left open is settled before it is summed up
-        summary = _summary(tally, ended, request, agent, run, duration_ns)
+        summary = _summary(tally, ended, request, agent, run, duration_ns, stop)
         _tell(render(summary, colour=sys.stderr.isatty() and not environment.get("NO_COLOR")))
         try:
             _record_end(plane, summary, clock)
@@ -110,7 +135,7 @@ def _agent(request: RunRequest, config: Config, key: str) -> AgentOptions:
                 f"there is no agent {request.agent!r} in the configuration" if request.agent else "the configuration names several agents"
             )
             raise UsageError(f"{asked}; choose with --agent one of: {', '.join(sorted(known))}")
-        agent = structs.replace(unnamed, name=request.agent)
+        agent = structs.replace(unnamed, name=request.agent, based_on=unnamed.name)
     retries = agent.retries if request.max_retries is None else structs.replace(agent.retries, max=request.max_retries)
     return structs.replace(agent, key=key, release=request.release or agent.release, retries=retries)
 
@@ -127,7 +152,7 @@ def _options(request: RunRequest, config: Config, agent: AgentOptions, run: str)
     return structs.replace(config.gateway, agents=(agent,), limits=config.gateway.limits + own, run=run, user=request.user)
 
 
-def _summary(tally: Tally, ended: Ended, request: RunRequest, agent: AgentOptions, run: str, duration_ns: int) -> Summary:
+def _summary(tally: Tally, ended: Ended, request: RunRequest, agent: AgentOptions, run: str, duration_ns: int, stop: _Stop) -> Summary:
     return Summary(
         run=run,
         agent=agent.name,
@@ -146,6 +171,7 @@ def _summary(tally: Tally, ended: Ended, request: RunRequest, agent: AgentOption
         errors=tally.errors,
         last_error=tally.last_error,
         limits=tally.limits,
+        kill="" if stop.kill is None else stop.kill.describe() + stop.kill.why,
         survivors=ended.survivors,
         look_up=request.look_up,
     )

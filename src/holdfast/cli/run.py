@@ -53,7 +53,7 @@ def run(
     The agent finds the gateway's address and a one-run key in its environment; the real keys are out of its reach. At a limit it is
     ended with everything that it started.
 
-    Exit code: the agent's own; 122 hard limit, 124 time-out, 126 not executable, 127 no such command.
+    Exit code: the agent's own; 122 hard limit, 123 kill switch, 124 time-out, 126 not executable, 127 no such command.
 
     \b
     Example:

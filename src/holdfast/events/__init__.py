@@ -12,11 +12,24 @@ from holdfast.events.context import Context
 from holdfast.events.decision import Decision
 from holdfast.events.error import Error
 from holdfast.events.interaction import InteractionStarted
+from holdfast.events.kill import KillChanged
 from holdfast.events.limit import LimitForecast, LimitMark, LimitRefusal
 from holdfast.events.run import RunEnded, RunStarted
 from holdfast.events.sanitised import sanitised, valid_utf8
 
-Event = ApiCall | Context | Decision | Error | InteractionStarted | LimitForecast | LimitMark | LimitRefusal | RunEnded | RunStarted
+Event = (
+    ApiCall
+    | Context
+    | Decision
+    | Error
+    | InteractionStarted
+    | KillChanged
+    | LimitForecast
+    | LimitMark
+    | LimitRefusal
+    | RunEnded
+    | RunStarted
+)
 
 _encode = Encoder().encode
 _decoder: Decoder[Event] = Decoder(Event)
@@ -56,6 +69,7 @@ __all__ = [
     "Error",
     "Event",
     "InteractionStarted",
+    "KillChanged",
     "LimitForecast",
     "LimitMark",
     "LimitRefusal",

@@ -3,7 +3,7 @@
 `holdfast.http.client` implements it for HTTP/1.1; another transport is a second implementation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -28,8 +28,13 @@ class Origin(Struct, frozen=True):
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
+def _stands() -> bool:
+    return False
+
+
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
-    """One request. `headers` without host, content-length and connection, which the transport adds."""
+    """One request. `headers` without host, content-length and connection, which the transport adds. withdrawn: asked directly before
+    the request is sent, where something had to be awaited first; it then fails with `Withdrawn`."""
 
     origin: Origin
     method: bytes
@@ -37,6 +42,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     headers: Headers
     body: bytes
     connect_timeout_ns: int
+    withdrawn: Callable[[], bool] = _stands
 
 
 class Receiver(Protocol):

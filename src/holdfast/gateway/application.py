@@ -41,6 +41,11 @@ class Gateway:
         else:
             GuardedCall(self._parts, caller, known, request, response).start()
 
+    def kills_changed(self) -> None:
+        """Carry out for the calls in progress what the kill switch says now. Those that begin later ask by themselves."""
+        for call in list(self._parts.in_progress):
+            call.kills_changed()
+
     def _full(self) -> bool:
         """Calls whose client left count as long as they wait: for the ledger, say."""
         return self.answering() > self._max_calls or self._parts.gate.waiting >= self._max_calls

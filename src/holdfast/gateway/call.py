@@ -5,35 +5,38 @@ written to the journal before the answer's last byte goes out.
 """
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 
 from holdfast.clock import SECOND, Timer
-from holdfast.errors import ConnectFailed, ConnectionCut, GarbageReceived, MalformedAnswer, MalformedRequest, StorageError, TimedOut
+from holdfast.errors import ConnectFailed, ConnectionCut, MalformedRequest, StorageError, Withdrawn
 from holdfast.events.error import RecoveryAction
-from holdfast.execution.attempt import Attempt, AttemptOptions, AttemptResult
+from holdfast.execution.attempt import Attempt, AttemptResult
 from holdfast.execution.limiter import Reservation
 from holdfast.execution.turn import Turn
-from holdfast.execution.upstream import Headers, UpstreamRequest
+from holdfast.execution.upstream import Headers
 from holdfast.gateway import refusals
 from holdfast.gateway.admission import Bounds, Cost, output_to_send, settlement
 from holdfast.gateway.delivery import Delivery
 from holdfast.gateway.endpoints import Endpoint
-from holdfast.gateway.gate import Admitted, Denied, Entry
-from holdfast.gateway.headers import upstream_headers
-from holdfast.gateway.identity import Caller, user_id
+from holdfast.gateway.gate import Admitted, Denied, Entry, killed, killed_tool
+from holdfast.gateway.headers import own_headers
+from holdfast.gateway.identity import Caller
+from holdfast.gateway.incoming import answer_of, without_secret
 from holdfast.gateway.options import Passthrough, Reply
+from holdfast.gateway.origin import history_of, origin_of
+from holdfast.gateway.outgoing import attempt_options, upstream_request
 from holdfast.gateway.parts import Parts
-from holdfast.gateway.recording import CallRecord, Origin, Subject
+from holdfast.gateway.recording import CallRecord, Subject
+from holdfast.gateway.recovery import Recovery, may_fall_back
 from holdfast.gateway.routing import Destination
 from holdfast.http.message import Request, Response
-from holdfast.money import to_usd
 from holdfast.policy.history import Claim
-from holdfast.policy.retry import FALLBACK_STATUS, RETRYABLE_STATUS, backoff_ns
+from holdfast.policy.kill import NONE, Kill
 from holdfast.wire.call import Answer, Call, Refusal, Rewrite, StreamReader
 from holdfast.wire.canonical import turn
 from holdfast.wire.quota import retry_after_ns
 
-_UNREAD = Answer()
 _NOT_PARSED = Call(model="", generates=False)
 _log = logging.getLogger("holdfast.gateway")
 
@@ -56,8 +59,7 @@ class GuardedCall:
         self._claim: Claim | None = None
         self._destinations: tuple[Destination | Reply, ...] = ()
         self._at = 0
-        self._retries_here = 0
-        self._retries = 0
+        self._recovery = Recovery(caller.agent.retries)
         self._price: int | None = None
         self._bounds: Bounds | None = None
         self._reservation: Reservation | None = None
@@ -68,6 +70,8 @@ class GuardedCall:
         self._sent = 0
         self._served_by = ""
         self._last_failure: AttemptResult | None = None
+        self._checked = NONE
+        self._killed_tools: Mapping[str, Kill] = {}
         self._over = False
         response.disconnected = self._client_left
         response.pausing = self._pause
@@ -106,27 +110,7 @@ class GuardedCall:
 
     def _identify(self) -> None:
         parts, caller, call = self._parts, self._caller, self._call
-        run, user = parts.options.run, parts.options.user or caller.user or user_id(call.user)
-        interaction, identified_by = caller.interaction, caller.identified_by
-        if not interaction and call.conversation:
-            remembered = parts.conversations.of_response(caller.name, call.conversation)
-            interaction, identified_by = "" if remembered is None else remembered.interaction, "conversation"
-        if call.turns:
-            scope = f"{caller.name!r}|{run}|{user!r}"  # quoted: no name may look like another name and user
-            self._claim = parts.conversations.claim(scope, call.turns, interaction or self._call_id, fixed=bool(interaction))
-            identified_by = identified_by if interaction else "history"
-            interaction = self._claim.interaction
-        if call.conversation and interaction:  # the provider's own id may be all that later requests have in common with this one
-            parts.conversations.remember_response(caller.name, call.conversation, interaction)
-        origin = Origin(
-            agent=caller.name,
-            release=caller.release,
-            run=run,
-            user=user,
-            interaction=interaction,
-            identified_by=identified_by,
-            keep_content=caller.agent.content == "full",
-        )
+        self._origin, self._claim = origin, _ = origin_of(parts, caller, call, self._call_id)
         subject = Subject(
             call_id=self._call_id,
             target_api=self._endpoint.api,
@@ -135,29 +119,27 @@ class GuardedCall:
             began_ns=self._began_ns,
             began_wall_ns=self._began_wall_ns,
         )
-        self._origin = origin
         self._entry = Entry(
             call=call,
             agent=caller.agent,
             origin=origin,
             endpoint=self._endpoint,
             price=self._price,
-            history=self._history(call.continues) if call.continues else 0,
+            history=history_of(parts, caller, call),
             began_wall_ns=self._began_wall_ns,
             total_at_ns=self._total_at_ns,
         )
         self._record = CallRecord(parts.recorder, parts.clock, origin, subject)
-
-    def _history(self, response_id: str) -> int:
-        """Tokens of the answer that this call continues; 0 when nobody here saw it, or its usage."""
-        remembered = self._parts.conversations.of_response(self._caller.name, response_id)
-        return 0 if remembered is None else remembered.tokens
+        parts.in_progress.add(self)
 
     def _admit(self) -> None:
         """Ask for one attempt at the current target to be let through; `_admitted` goes on."""
         self._waiting = None
         destination = self._destinations[self._at]
-        if isinstance(destination, Reply):
+        self._checked = kills = self._parts.gate.kills()
+        if kills.active and (denied := killed(kills, self._entry, destination)) is not None:
+            self._denied(denied)
+        elif isinstance(destination, Reply):
             self._reply(destination)
         elif destination.provider.key_error:
             self._without_attempt(refusals.no_key(destination.provider.name, destination.provider.key_error))
@@ -176,6 +158,9 @@ class GuardedCall:
                 outcome.cancel()
         elif isinstance(outcome, Denied):
             self._denied(outcome)
+        elif self._parts.gate.kills() is not self._checked and (denied := self._killed_now()) is not None:  # since it began to wait
+            outcome.cancel()
+            self._denied(denied)
         else:
             if outcome.unchecked:
                 self._record.unchecked(outcome.unchecked)
@@ -200,21 +185,10 @@ class GuardedCall:
                 body = self._format.rewrite(body, self._call, rewrite)
         self._sent = len(body)
         self._served_by = destination.label
-        path = request.path[3:] if request.path.startswith(b"/v1/") else request.path
-        outgoing = UpstreamRequest(
-            origin=provider.origin,
-            method=request.method,
-            target=destination.prefix + path + (b"?" + request.query if request.query else b""),
-            headers=upstream_headers(request.headers, destination.credentials),
-            body=body,
-            connect_timeout_ns=timeouts.connect_ns,
-        )
-        options = AttemptOptions(
-            first_token_ns=timeouts.first_token_ns if self._call.stream else None,
-            idle_ns=timeouts.idle_ns,
-            total_at_ns=self._total_at_ns,
-        )
+        outgoing = upstream_request(request, destination, body, timeouts, self._withdrawn)
+        options = attempt_options(timeouts, self._total_at_ns, stream=self._call.stream)
         read_stream = None if self._format is None else self._stream_reader
+        self._killed_tools = self._parts.gate.kills().tools
         self._attempt = attempt = Attempt(self._parts.upstream, outgoing, options, self._parts.clock, self, read_stream)
         attempt.start()
 
@@ -225,50 +199,51 @@ class GuardedCall:
         assert isinstance(destination, Destination)
         return destination
 
+    def _killed_now(self) -> Denied | None:
+        return killed(self._parts.gate.kills(), self._entry, self._destinations[self._at])
+
+    def _withdrawn(self) -> bool:
+        return self._killed_now() is not None
+
     def _stream_reader(self) -> StreamReader:
         assert self._format is not None
         return self._format.stream(self._call, self._rewrite)
 
     def _own_headers(self, attempts: int, cost: Cost | None = None) -> list[tuple[bytes, bytes]]:
-        own = [(b"x-holdfast-served-by", _header_value(self._served_by)), (b"x-holdfast-attempts", b"%d" % attempts)]
-        if self._format is not None:
-            own.append((b"x-holdfast-decision", self._call_id.encode("ascii")))
-        if self._origin.interaction:
-            own.append((b"x-holdfast-interaction", self._origin.interaction.encode("ascii")))
-        if self._rewrite.max_output is not None:
-            own.append((b"x-holdfast-clamped-max-tokens", b"%d" % self._rewrite.max_output))
-        if cost is not None and cost.amount is not None:
-            own.append((b"x-holdfast-cost-usd", to_usd(cost.amount).encode("ascii")))
-        return own
+        decision = "" if self._format is None else self._call_id
+        amount = None if cost is None else cost.amount
+        return own_headers(self._served_by, attempts, decision, self._origin.interaction, self._rewrite.max_output, amount)
 
     def attempt_committed(self, status: int, headers: Headers, data: bytes) -> None:
         self._parts.gate.heard(self._entry, self._target, self._turn, status, headers)
         self._delivery.own = self._own_headers(attempts=self._record.attempts + 1)
-        self._delivery.start(status, headers, data)
+        if not self._killed_tools or not self._stopped_by_tool():
+            self._delivery.start(status, headers, data)
 
     def attempt_data(self, data: bytes) -> None:
-        self._delivery.write(data)
+        if not self._killed_tools or not self._stopped_by_tool():
+            self._delivery.write(data)
 
     def attempt_ended(self, result: AttemptResult) -> None:
         self._attempt = None
         if result.status >= 400:
-            result.body = self._without_secret(result.body)
-        answer = self._answer(result)
+            result.body = without_secret(result.body, self._target)
+        answer = answer_of(result, self._format)
         cost = self._settle(result, answer)
-        if answer is not None and answer.complete and result.error is None:
+        if isinstance(result.error, Withdrawn):
+            self._admit()
+        elif (kill := killed_tool(self._killed_tools, result, answer)) is not None:
+            self._record.attempt(result, cost, self._served_by, self._sent, failed=True)
+            self._stopped(answer, cost, result, refusals.tool_killed(kill))
+        elif answer is not None and answer.complete and result.error is None:
             self._succeed(result, answer, cost)
         else:
             self._fail(result, answer, cost)
 
-    def _without_secret(self, body: bytes) -> bytes:
-        """Some servers repeat the key that they reject; neither the agent nor the record may learn it."""
-        key = self._target.provider.key
-        return body.replace(key.encode(), b"***") if key else body
-
     def attempt_broke(self, defect: Exception) -> None:
         """A defect of our own: the agent gets an answer all the same, and what was reserved counts as spent."""
         _log.error("call %s broke", self._call_id, exc_info=defect)
-        self._over = True
+        self._end()
         if self._attempt is not None:
             self._attempt.cancel()
             self._attempt = None
@@ -281,25 +256,11 @@ class GuardedCall:
             self._record.flush()
         self._delivery.refusal(refusals.defect())
 
-    def _answer(self, result: AttemptResult) -> Answer | None:
-        """What was answered, as far as it came; None for error answers and for what is not an answer."""
-        if result.stream is not None:
-            return result.stream.answer()
-        if result.error is not None or not 200 <= result.status < 300:
-            return None
-        if self._format is None:
-            return _UNREAD
-        try:
-            return self._format.answer(result.body)
-        except MalformedAnswer as error:
-            result.error = GarbageReceived(str(error))
-            return None
-
     def _settle(self, result: AttemptResult, answer: Answer | None) -> Cost:
         reservation, found = self._reservation, self._bounds
         assert reservation is not None
         assert found is not None
-        if isinstance(result.error, ConnectFailed):
+        if isinstance(result.error, ConnectFailed | Withdrawn):
             reservation.cancel()
             cost = Cost(0, 0, "free", None)
         else:
@@ -320,7 +281,7 @@ class GuardedCall:
             self._claim = None
         if not self._flush():
             return
-        self._over = True
+        self._end()
         if result.committed:
             self._delivery.end(result.held)
             return
@@ -333,15 +294,15 @@ class GuardedCall:
 
     def _fail(self, result: AttemptResult, answer: Answer | None, cost: Cost) -> None:
         """Retry here, fall back to the next target, or pass the failure on; what was done stands on the error."""
-        wait_ns = None if result.committed else self._retry_in_ns(result)
-        fall_back = wait_ns is None and not result.committed and self._may_fall_back(result)
+        clock, last = self._parts.clock, self._at + 1 == len(self._destinations)
+        left_ns, asked_ns = self._total_at_ns - clock.monotonic_ns(), retry_after_ns(result.headers, clock.wall_ns())
+        wait_ns = None if result.committed else self._recovery.retry_in_ns(result, left_ns, asked_ns, self._parts.uniform(), last=last)
+        fall_back = wait_ns is None and not (result.committed or last) and left_ns > 0 and may_fall_back(result)
         recovery: RecoveryAction = "retried" if wait_ns is not None else "fell_back" if fall_back else "none"
         self._record.attempt(result, cost, self._served_by, self._sent, failed=True)
         self._record.failure(result, self._served_by, recovery)
         self._last_failure = result
         if wait_ns is not None:
-            self._retries += 1
-            self._retries_here += 1
             self._waiting = self._parts.clock.call_later(wait_ns, self._try_again)
         elif fall_back:
             self._next_destination()
@@ -349,24 +310,6 @@ class GuardedCall:
             if result.committed and answer is not None and self._format is not None:
                 self._record.decision(answer, cost, self._served_by, self._claim, result.first_token_ns)
             self._give_up(result)
-
-    def _retry_in_ns(self, result: AttemptResult) -> int | None:
-        """All retries at the last target; at most one, and no long wait, where another target can serve the call sooner."""
-        if result.error is None and result.stream is None and result.status not in RETRYABLE_STATUS:
-            return None
-        retries = self._caller.agent.retries
-        left_ns = self._total_at_ns - self._parts.clock.monotonic_ns()
-        asked_ns = retry_after_ns(result.headers, self._parts.clock.wall_ns())
-        wait_ns = backoff_ns(retries, self._retries, self._parts.uniform(), asked_ns, left_ns)
-        if wait_ns is not None and self._at + 1 < len(self._destinations):
-            slow = isinstance(result.error, TimedOut) or wait_ns > retries.base_ns
-            return None if slow or self._retries_here else wait_ns
-        return wait_ns
-
-    def _may_fall_back(self, result: AttemptResult) -> bool:
-        if self._at + 1 >= len(self._destinations) or self._parts.clock.monotonic_ns() >= self._total_at_ns:
-            return False
-        return result.error is not None or result.stream is not None or result.status in FALLBACK_STATUS
 
     def _try_again(self) -> None:
         try:
@@ -376,7 +319,7 @@ class GuardedCall:
 
     def _next_destination(self) -> None:
         self._at += 1
-        self._retries_here = 0
+        self._recovery.moved()
         self._admit()
 
     def _without_attempt(self, refusal: Refusal) -> None:
@@ -394,7 +337,7 @@ class GuardedCall:
             return
         if denied.reached is not None:
             self._record.limit_refusal(denied.reached)
-        if self._last_failure is not None:
+        if self._last_failure is not None and denied.kill is None:
             self._give_up(self._last_failure)
         else:
             self._refuse(denied.refusal)
@@ -403,12 +346,11 @@ class GuardedCall:
 
     def _give_up(self, result: AttemptResult) -> None:
         if self._flush():
-            self._over = True
+            self._end()
             self._return_claim()
             if not self._delivery.started:
                 self._delivery.own = self._own_headers(self._record.attempts)
-            retried = self._retries > 0 or not self._caller.agent.retries.max
-            self._delivery.failure(result, self._served_by, retried=retried)
+            self._delivery.failure(result, self._served_by, retried=self._recovery.spent)
 
     def _reply(self, reply: Reply) -> None:
         """The route's last resort: an answer of the gateway's own."""
@@ -423,7 +365,7 @@ class GuardedCall:
             self._parts.conversations.answered(self._claim, [turn("assistant", [reply.text])], self._call_id)
             self._claim = None
         if self._flush():
-            self._over = True
+            self._end()
             self._delivery.own = self._own_headers(self._record.attempts)
             self._delivery.canned(body, stream=self._call.stream)
 
@@ -431,7 +373,7 @@ class GuardedCall:
         """Deny the call; nothing was spent on it."""
         self._record.refusal(refusal)
         if self._flush():
-            self._over = True
+            self._end()
             self._return_claim()
             self._delivery.refusal(refusal)
 
@@ -440,7 +382,7 @@ class GuardedCall:
         try:
             self._record.flush()
         except StorageError as error:
-            self._over = True
+            self._end()
             self._return_claim()
             refusal = refusals.record_unavailable(str(error))
             if not self._record.attempts:  # held in memory until it can be written
@@ -453,7 +395,7 @@ class GuardedCall:
         """Stop the upstream at once, settle what may have been generated, record how far it came."""
         if self._over:
             return
-        self._over = True
+        self._end()
         if self._waiting is not None:
             self._waiting.cancel()
         if self._attempt is None:
@@ -461,23 +403,80 @@ class GuardedCall:
             self._record.cancelled(self._served_by or "before any attempt")
         else:
             try:
-                self._cancel(self._attempt)
+                result, answer, cost = self._cancel(self._attempt, "the client left")
+                self._record.cancelled(self._served_by)
+                if answer is not None and result.committed and self._format is not None:
+                    self._record.decision(answer, cost, self._served_by, self._claim, result.first_token_ns)
             except Exception as defect:  # noqa: BLE001 - no caller of this callback could do better
                 self.attempt_broke(defect)
         self._return_claim()
         with suppress(StorageError):  # nobody is left to be told; the next call is
             self._record.flush()
 
-    def _cancel(self, attempt: Attempt) -> None:
+    def _cancel(self, attempt: Attempt, why: str) -> tuple[AttemptResult, Answer | None, Cost]:
+        """Drop the attempt, settle what may have been generated, record how far it came; its error is the caller's to record."""
         result = attempt.cancel()
         self._attempt = None
-        result.error = ConnectionCut("the client left")
-        answer = self._answer(result)
+        result.error = ConnectionCut(why)
+        answer = answer_of(result, self._format)
         cost = self._settle(result, answer)
         self._record.attempt(result, cost, self._served_by, self._sent, failed=True)
-        self._record.cancelled(self._served_by)
-        if answer is not None and result.committed and self._format is not None:
+        return result, answer, cost
+
+    def kills_changed(self) -> None:
+        """Carry out what the kill switch says now: refuse what waits, cut off what is to be cut; see `Parts.in_progress`."""
+        try:
+            self._obey(self._killed_now() if self._destinations else None)
+        except Exception as defect:  # noqa: BLE001 - no caller of this callback could do better
+            self.attempt_broke(defect)
+
+    def _obey(self, denied: Denied | None) -> None:
+        attempt = self._attempt
+        if attempt is None:
+            if denied is not None and not denied.elsewhere:  # else it is asked again when its turn comes
+                if self._waiting is not None:
+                    self._waiting.cancel()
+                self._parts.gate.leave(self._entry)
+                self._denied(denied)
+            return
+        if denied is not None and denied.kill is not None and denied.kill.mode == "cut":
+            self._cut(attempt, denied.refusal)
+            return
+        stream = attempt.result.stream
+        named = () if stream is None else stream.tools  # what may end when it drains
+        self._killed_tools = {
+            name: kill for name, kill in self._parts.gate.kills().tools.items() if kill.mode == "cut" or name not in named
+        }
+        self._stopped_by_tool()
+
+    def _cut(self, attempt: Attempt, refusal: Refusal) -> None:
+        result, answer, cost = self._cancel(attempt, "stopped with the kill switch")
+        self._stopped(answer if result.committed else None, cost, result, refusal)
+
+    def _stopped_by_tool(self) -> bool:
+        """Cut a stream off that calls a killed tool, before the event that names it is passed on."""
+        attempt = self._attempt
+        if attempt is None or (kill := killed_tool(self._killed_tools, attempt.result, None)) is None:
+            return False
+        self._cut(attempt, refusals.tool_killed(kill))
+        return True
+
+    def _stopped(self, answer: Answer | None, cost: Cost, result: AttemptResult, refusal: Refusal) -> None:
+        """The kill switch ends a call that has cost something: its attempt is recorded, its answer is not delivered to the end."""
+        self._record.stopped(refusal)
+        if answer is not None and self._format is not None:
+            answer.complete = False
             self._record.decision(answer, cost, self._served_by, self._claim, result.first_token_ns)
+        if self._flush():
+            self._end()
+            self._return_claim()
+            if not self._delivery.started:
+                self._delivery.own = self._own_headers(self._record.attempts, cost)
+            self._delivery.refusal(refusal)
+
+    def _end(self) -> None:
+        self._over = True
+        self._parts.in_progress.discard(self)
 
     def _return_claim(self) -> None:
         if self._claim is not None:
@@ -491,9 +490,3 @@ class GuardedCall:
     def _resume(self) -> None:
         if self._attempt is not None:
             self._attempt.resume()
-
-
-def _header_value(text: str) -> bytes:
-    """Model names are the agents': nothing in them may end a header."""
-    encoded = text.encode("ascii", "replace")
-    return encoded if text.isprintable() else bytes(byte if 32 < byte < 127 else 63 for byte in encoded)

@@ -92,6 +92,6 @@ class Delivery:
                 headers.append((b"retry-after", b"%d" % (_UNAVAILABLE_S if after_s is None else after_s)))
             self._response.send(refusal.status, headers + self.own, self._refusals.refusal(refusal))
         elif self._format is not None:
-            self.end(self._format.error_event(refusal.message))
+            self.end(self._format.error_event(refusal.message, refusal.kind))
         else:
             self._response.abort()

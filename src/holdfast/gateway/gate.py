@@ -4,25 +4,28 @@ One per gateway; the calls that wait here are known to the parts that make them 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
-from holdfast.errors import ConnectFailed
+from holdfast.errors import ConnectFailed, Withdrawn
 from holdfast.execution.attempt import AttemptResult
+from holdfast.execution.kill_switch import KillSwitch
 from holdfast.execution.limiter import LedgerUnavailable, Limiter, Reservation
 from holdfast.execution.turn import Excess, Turn
 from holdfast.execution.upstream import Headers
 from holdfast.gateway import refusals
 from holdfast.gateway.admission import Bounds, Charges, Cost, bounds, charges
 from holdfast.gateway.endpoints import Endpoint
-from holdfast.gateway.options import AgentOptions
+from holdfast.gateway.options import AgentOptions, Reply
 from holdfast.gateway.recording import Origin
 from holdfast.gateway.routing import Destination
 from holdfast.gateway.turns import Turns, Wish
+from holdfast.policy.kill import Kill, Kills
 from holdfast.policy.limit import Limit, LimitReached, Scope
 from holdfast.pricing import Rates
-from holdfast.wire.call import Call, Refusal
+from holdfast.wire.call import Answer, Call, Refusal
+from holdfast.wire.hosted import provider_runs
 
 _log = logging.getLogger("holdfast.gateway")
 _FREE = Rates(input=0, output=0)
@@ -59,20 +62,26 @@ class Admitted(Struct, frozen=True):
 
 
 class Denied(Struct, frozen=True):
-    """It must not be made; nothing was spent. reached: the limit that says so. elsewhere: another target might still serve the call."""
+    """It must not be made; nothing was spent. reached: the limit that says so. kill: what was killed. elsewhere: another target might
+    still serve the call."""
 
     refusal: Refusal
     reached: LimitReached | None = None
+    kill: Kill | None = None
     elsewhere: bool = True
 
 
 class Gate:
-    """limits: those on everything together. allow_unchecked: let calls through when the limits cannot be checked. waiting: calls that
-    wait for the ledger, also those whose client has left."""
+    """limits: those on everything together. kills: tells what is killed now. allow_unchecked: let calls through when the limits cannot
+    be checked. waiting: calls that wait for the ledger, also those whose client has left."""
 
-    def __init__(self, limiter: Limiter, limits: tuple[Limit, ...], turns: Turns, *, allow_unchecked: bool = False) -> None:
+    def __init__(
+        self, limiter: Limiter, limits: tuple[Limit, ...], turns: Turns, kill_switch: KillSwitch, *, allow_unchecked: bool = False
+    ) -> None:
+        self.kills = kill_switch.kills
         self.waiting = 0
         self._limiter = limiter
+        self.kills = kill_switch.kills
         self._limits = limits
         self._turns = turns
         self._allow_unchecked = allow_unchecked
@@ -111,7 +120,7 @@ class Gate:
             self.heard(entry, destination, turn, result.status, result.headers)
         if turn is None:
             return
-        if isinstance(result.error, ConnectFailed):
+        if isinstance(result.error, ConnectFailed | Withdrawn):
             turn.cancel()
         else:
             self._turns.used(entry.call, destination, turn, cost.usage, free=cost.source == "free")
@@ -168,6 +177,29 @@ class Gate:
 
 
 _Then = tuple[Charges, Bounds, Callable[[Admitted | Denied], None]]
+
+
+def killed_tool(killed: Mapping[str, Kill], result: AttemptResult, answer: Answer | None) -> Kill | None:
+    """The kill of a tool that is called by what came of an answer, or by the whole one."""
+    if not killed:
+        return None
+    called = set(result.stream.tools) if result.stream is not None else set()
+    if answer is not None:
+        called.update(answer.other_tools, (call.name for call in answer.tool_calls))
+    return next((kill for name, kill in killed.items() if name in called), None)
+
+
+def killed(kills: Kills, entry: Entry, destination: Destination | Reply) -> Denied | None:
+    """Whether these kills stop `entry` at `destination`; asked before `admit`, and again directly before an attempt is sent."""
+    if not kills.active:
+        return None
+    call, target = entry.call, ("", "") if isinstance(destination, Reply) else (destination.model, destination.label)
+    kill = kills.stopping((entry.origin.agent, entry.agent.name, entry.agent.based_on), entry.origin.release, (call.model, *target))
+    if kill is None and kills.tools and call.tools is not None:
+        kill = next((tool for name, tool in kills.tools.items() if provider_runs(call.tools, name)), None)
+    if kill is None:
+        return None
+    return Denied(refusals.killed(kill), kill=kill, elsewhere=kill.scope == "model" and kill.value != call.model)
 
 
 def _values(entry: Entry, destination: Destination) -> dict[Scope, str]:

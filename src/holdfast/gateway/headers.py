@@ -1,6 +1,7 @@
 """Which headers pass: the agent's to the provider less what is Holdfast's own, the provider's to the agent less what the transport sets."""
 
 from holdfast.execution.upstream import Headers
+from holdfast.money import Nano, to_usd
 
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer"}
@@ -34,3 +35,25 @@ def downstream_headers(headers: Headers, *, encoded: bool = False) -> list[tuple
         for pair in headers
         if (pair[0] not in _NOT_DOWNSTREAM or (encoded and pair[0] == b"content-encoding")) and not pair[0].startswith(_OURS)
     ]
+
+
+def own_headers(
+    served_by: str, attempts: int, decision: str, interaction: str, max_output: int | None, cost: Nano | None
+) -> list[tuple[bytes, bytes]]:
+    """In which Holdfast says what it did. "" and None leave their header out."""
+    own = [(b"x-holdfast-served-by", _value(served_by)), (b"x-holdfast-attempts", b"%d" % attempts)]
+    if decision:
+        own.append((b"x-holdfast-decision", decision.encode("ascii")))
+    if interaction:
+        own.append((b"x-holdfast-interaction", interaction.encode("ascii")))
+    if max_output is not None:
+        own.append((b"x-holdfast-clamped-max-tokens", b"%d" % max_output))
+    if cost is not None:
+        own.append((b"x-holdfast-cost-usd", to_usd(cost).encode("ascii")))
+    return own
+
+
+def _value(text: str) -> bytes:
+    """Model names are the agents': nothing in them may end a header."""
+    encoded = text.encode("ascii", "replace")
+    return encoded if text.isprintable() else bytes(byte if 32 < byte < 127 else 63 for byte in encoded)

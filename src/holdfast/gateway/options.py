@@ -84,10 +84,12 @@ class AgentOptions(Struct, frozen=True, kw_only=True):
 
     key: the virtual key that it sends; "" accepts any key, or none, from loopback. routes: model name as the agent sends it to
     targets in order; "*" is any other. Without a matching route a call goes to the first provider that speaks its format.
-    default_max_output: tokens assumed, and inserted, for a call without a bound under a spend limit.
+    default_max_output: tokens assumed, and inserted, for a call without a bound under a spend limit. based_on: the agent of the
+    configuration that this one is a copy of, "" for those of the configuration itself.
     """
 
     name: str
+    based_on: str = ""
     key: str = ""
     release: str = UNRELEASED
     routes: dict[str, tuple[Target | Reply, ...]] = {}

@@ -1,6 +1,7 @@
 """What every call of a gateway works with."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -15,9 +16,16 @@ from holdfast.policy.history import Conversations
 from holdfast.policy.limit import LimitReached
 
 
+class InProgress(Protocol):
+    """A call that has not ended."""
+
+    def kills_changed(self) -> None:
+        """Something was killed, or a kill was lifted."""
+
+
 class Parts(Struct, frozen=True, kw_only=True):
-    """uniform: a random number in [0, 1). bits: an integer of so many random bits. limit_refused: told of every refusal by a limit,
-    after the refusal went out."""
+    """in_progress: the calls that have not ended. uniform: a random number in [0, 1). bits: an integer of so many random bits.
+    limit_refused: told of every refusal by a limit, after the refusal went out."""
 
     options: GatewayOptions
     clock: Clock
@@ -26,6 +34,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     recorder: Recorder
     conversations: Conversations
     routing: Routing
+    in_progress: set[InProgress]
     uniform: Callable[[], float]
     bits: Callable[[int], int]
     limit_refused: Callable[[LimitReached], None]

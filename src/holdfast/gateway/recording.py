@@ -127,6 +127,10 @@ class CallRecord:
             waited = f"waited {turn.waited_ns / SECOND:.3f} s for the rate {turn.waited_for.describe()}"
             self._error("rate_limit", waited, severity="info", recovery="queued")
 
+    def stopped(self, refusal: Refusal) -> None:
+        """The kill switch ended the call after it had cost something."""
+        self._error("refused", refusal.message, severity="warning")
+
     def defect(self, error: Exception) -> None:
         """Holdfast itself failed."""
         trace = "".join(traceback.format_exception(error))

@@ -4,6 +4,7 @@ from holdfast.clock import SECOND, to_iso
 from holdfast.errors import MalformedRequest
 from holdfast.execution.turn import Excess
 from holdfast.money import to_usd
+from holdfast.policy.kill import Kill
 from holdfast.policy.limit import LimitReached, Unit
 from holdfast.wire.call import Refusal
 
@@ -54,6 +55,22 @@ def rate_exceeded(excess: Excess) -> Refusal:
         details={"rate": described, **figures, "retry_after_s": after_s},
         retry_after_s=after_s,
     )
+
+
+def killed(kill: Kill) -> Refusal:
+    """403 for what the kill switch stops."""
+    message = f"Refused by Holdfast: {kill.describe()} was stopped with the kill switch{kill.why}."
+    return Refusal(status=403, kind="killed", message=message, details=_details(kill))
+
+
+def tool_killed(kill: Kill) -> Refusal:
+    """403 for an answer that was paid for and is not delivered."""
+    message = f"Stopped by Holdfast: the answer calls the tool {kill.value}, which was stopped with the kill switch{kill.why}."
+    return Refusal(status=403, kind="killed", message=message, details=_details(kill))
+
+
+def _details(kill: Kill) -> dict[str, str | int | float | None]:
+    return {"scope": kill.scope, "value": kill.value, "reason": kill.reason, "author": kill.author, "since": to_iso(kill.at)}
 
 
 def ledger_unavailable(reason: str) -> Refusal:

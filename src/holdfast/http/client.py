@@ -9,7 +9,7 @@ from typing import cast
 from msgspec import Struct
 
 from holdfast.clock import SECOND, Clock, Timer
-from holdfast.errors import ConnectFailed, ConnectionCut, GarbageReceived, TimedOut, UpstreamError
+from holdfast.errors import ConnectFailed, ConnectionCut, GarbageReceived, TimedOut, UpstreamError, Withdrawn
 from holdfast.execution.upstream import Exchange, Origin, Receiver, UpstreamRequest
 from holdfast.http.answers import AnswerParser
 from holdfast.http.head import JOINED_BYTES, render
@@ -147,6 +147,9 @@ class Client:
         call.not_connecting()
         if call.ended:
             connection.drop()
+        elif call.request.withdrawn():
+            connection.drop()
+            call.fail(Withdrawn(f"nothing was sent to {origin.authority}"))
         else:
             connection.begin(call)
 

@@ -26,10 +26,11 @@ _GREEN, _RED, _BOLD, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
 class Summary(Struct, frozen=True, kw_only=True):
     """One run.
 
-    exit_code: what `holdfast run` exits with. cost: nano-dollars, of the calls whose cost is known; unpriced: the number of the
-    others. attempts: at providers, so >= calls less refusals. last_error: what the agent heard last that was no answer. limits: those
-    that were reached, as `Limit.describe` puts them. survivors: processes that could not be ended. look_up: arguments with which
-    `holdfast decisions list` and `holdfast interactions list` find this run's record, where they need any.
+    exit_code: what `holdfast run` exits with. cost: nano-dollars, of the calls whose cost is known; unpriced: the number of the others.
+    attempts: at providers, so >= calls less refusals. last_error: what the agent heard last that was no answer. limits: those that were
+    reached, as `Limit.describe` puts them. kill: what was stopped with the kill switch, by whom and why. survivors: processes that
+    could not be ended. look_up: arguments with which `holdfast decisions list` and `holdfast interactions list` find this run's record,
+    where they need any.
     """
 
     run: str
@@ -49,6 +50,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     errors: int
     last_error: str = ""
     limits: tuple[str, ...] = ()
+    kill: str = ""
     survivors: tuple[int, ...] = ()
     look_up: str = ""
 
@@ -73,6 +75,7 @@ class _Document(Struct, frozen=True, kw_only=True):
     errors: int
     last_error: str
     limits: tuple[str, ...]
+    kill: str
     survivors: tuple[int, ...]
 
 
@@ -85,6 +88,7 @@ def render(summary: Summary, colour: bool) -> str:
     rows = [
         ("agent", f"{summary.agent} {summary.release}" + (f" for {summary.user}" if summary.user else "")),
         *(("limit", limit) for limit in summary.limits if limit not in summary.last_error),
+        *((("killed", _printable(summary.kill)),) if summary.kill else ()),
         *((("error", _printable(summary.last_error)),) if summary.last_error else ()),
         ("cost", _cost(summary)),
         ("calls", _calls(summary)),

@@ -210,7 +210,7 @@ class Journal:
         try:
             self._os_sync(descriptor)
             for folder in folders:
-                _sync_folder(folder)
+                sync_folder(folder)
         except OSError as error:
             self._sync_error = error
         finally:
@@ -224,7 +224,8 @@ class Journal:
             raise StorageError(f"the journal in {self._data_dir / FOLDER} may have lost its last writes ({error.strerror})") from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on stable storage."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -13,10 +13,12 @@ from holdfast.gateway.routing import Routing
 from holdfast.gateway.turns import Turns
 from holdfast.http.message import Request
 from holdfast.policy.history import Conversations, Places
+from holdfast.policy.kill import Kill, KillMode, KillScope
 from holdfast.policy.limit import LimitReached
 from holdfast.shared.rate_tables import RateTables
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.exchange import MemoryResponse, request
+from holdfast.testing.kill_switch import MemoryKillSwitch
 from holdfast.testing.ledger import MemoryLedger, MemorySlate
 from holdfast.testing.recorder import MemoryRecorder
 from holdfast.testing.upstream import MemoryUpstream
@@ -49,21 +51,34 @@ class MemoryGateway:
         tables = RateTables(None)
         self.rates = Rates(tables.rates, tables.pools, self.clock)
         self.refused: list[LimitReached] = []
+        self.kill_switch = MemoryKillSwitch()
         self.conversations = Conversations(places)
         self.application = Gateway(
             Parts(
                 options=options,
                 clock=self.clock,
                 upstream=self.upstream,
-                gate=Gate(self.limiter, options.limits, Turns(self.rates, options.rates, self.clock), allow_unchecked=allow_unchecked),
+                gate=Gate(
+                    self.limiter,
+                    options.limits,
+                    Turns(self.rates, options.rates, self.clock),
+                    self.kill_switch,
+                    allow_unchecked=allow_unchecked,
+                ),
                 recorder=self.recorder,
                 conversations=self.conversations,
                 routing=Routing(options.providers),
+                in_progress=set(),
                 uniform=lambda: jitter,
                 bits=Random(seed).getrandbits,  # noqa: S311 - numbers events, the same in every run
                 limit_refused=self.refused.append,
             )
         )
+
+    def kill(self, scope: KillScope, value: str = "", mode: KillMode = "drain", reason: str = "out of hand") -> None:
+        """Kill, and carry it out for the calls in progress."""
+        self.kill_switch.kill(Kill(scope=scope, value=value, mode=mode, reason=reason, author="ann@host", at=self.clock.wall_ns()))
+        self.application.kills_changed()
 
     def call(self, method: str, target: str, body: object = None, headers: Mapping[str, str] = _NO_HEADERS) -> MemoryResponse:
         """Send a request from loopback and let the ledger answer; see `holdfast.testing.request`."""

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from holdfast.events.usage import MOST_TOKENS, Usage, label
-from holdfast.wire.anthropic_content import Block, ContentReader, text
+from holdfast.wire.anthropic_content import PROVIDERS_CALLS, Block, ContentReader, text
 from holdfast.wire.call import Answer, ToolCall
 from holdfast.wire.request_body import NULL
 
@@ -102,6 +102,7 @@ def answer(message: Message, tokens: Tokens | None, complete: bool = True) -> An
         turns=(ContentReader().turn("assistant", message.content),) if message.content else (),
         hosted=tuple([_hosted(block) for block in message.content if block.type in _HOSTED]),
         complete=complete,
+        other_tools=tuple([text(block.name) for block in message.content if block.type in PROVIDERS_CALLS]),
     )
 
 

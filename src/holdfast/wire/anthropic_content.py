@@ -26,6 +26,9 @@ class Block(Struct, gc=False):
 
 Content = str | list[Block] | None
 
+PROVIDERS_CALLS = frozenset({"server_tool_use", "mcp_tool_use"})
+"""Types of blocks in which the model calls a tool that the provider runs."""
+
 
 class _Source(Struct, gc=False):
     type: str = ""

@@ -26,7 +26,7 @@ def refusal_body(refusal: Refusal) -> bytes:
     return msgspec.json.encode({"type": "error", "error": error})
 
 
-def error_event(message: str) -> bytes:
+def error_event(message: str, kind: str) -> bytes:
     """The SDKs raise APIStatusError on it."""
-    error = {"type": "api_error", "message": message, "details": {"error_code": "upstream_failed"}}
+    error = {"type": "api_error", "message": message, "details": {"error_code": kind}}
     return b"event: error\ndata: " + msgspec.json.encode({"type": "error", "error": error}) + b"\n\n"

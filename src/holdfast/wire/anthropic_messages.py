@@ -140,8 +140,8 @@ class AnthropicMessages:
     def refusal(self, refusal: Refusal) -> bytes:
         return anthropic_errors.refusal_body(refusal)
 
-    def error_event(self, message: str) -> bytes:
-        return anthropic_errors.error_event(message)
+    def error_event(self, message: str, kind: str = "upstream_failed") -> bytes:
+        return anthropic_errors.error_event(message, kind)
 
     def canned(self, call: Call, text: str, response_id: str, created_s: int) -> bytes | None:
         write = anthropic_canned.stream if call.stream else anthropic_canned.message

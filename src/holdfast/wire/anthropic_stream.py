@@ -139,7 +139,10 @@ class AnthropicStreamReader(EventReader):
         block = event.content_block
         self._blocks[event.index] = _Open(block, [])
         if block.type not in _FIELDS:
-            self._count(text(block.name))
+            name = text(block.name)
+            self._count(name)
+            if name:
+                self.tools.add(name)
         elif already := text(block.text or block.thinking):
             self._blocks[event.index].pieces.append(already)
             self._count(already)

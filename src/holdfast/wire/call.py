@@ -81,6 +81,7 @@ class Answer(Struct, kw_only=True):
     usage: None when the provider sent none ("not measured" is never zero).
     confidence: exp(mean log-probability of the answer's tokens), or None when no log-probabilities were sent.
     hosted: names of the tools that the provider ran for it; None where the format does not tell.
+    other_tools: names of tools that are called beside `tool_calls`: by choices beyond the first, by the provider itself.
     complete: False when the answer ended before its own terminal marker.
     """
 
@@ -96,6 +97,7 @@ class Answer(Struct, kw_only=True):
     turns: tuple[Turn, ...] = ()
     hosted: tuple[str, ...] | None = None
     complete: bool = True
+    other_tools: tuple[str, ...] = ()
 
     @property
     def chosen_action(self) -> str:
@@ -118,6 +120,9 @@ class StreamReader(Protocol):
     """The data of an error event that the upstream sent inside the stream."""
     generated_bytes: int
     """UTF-8 bytes of generated content so far: an upper bound of the visible tokens."""
+    tools: set[str]
+    """Names of the tools called so far, whoever runs them; there before the event that names one leaves `feed`. A name that comes in
+    pieces is there in every length that it had."""
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes, in any split; returns the bytes to pass on (`data` itself unless something is filtered out, such as a
@@ -185,8 +190,8 @@ class WireFormat(Protocol):
     def refusal(self, refusal: Refusal) -> bytes:
         """The error body that the format's own SDK reads."""
 
-    def error_event(self, message: str) -> bytes:
-        """The SSE bytes with which a started stream of this format reports a failure."""
+    def error_event(self, message: str, kind: str = "upstream_failed") -> bytes:
+        """The SSE bytes with which a started stream of this format reports a failure; kind: as of a `Refusal`."""
 
     def canned(self, call: Call, text: str, response_id: str, created_s: int) -> bytes | None:
         """An answer of the gateway's own in this format, for `{reply: …}` routes: a JSON body or, for a stream, its SSE bytes."""

@@ -17,6 +17,7 @@ class EventReader:
         self.ended = False
         self.error: bytes | None = None
         self.generated_bytes = 0
+        self.tools: set[str] = set()
         self._splitter = Splitter()
 
     def feed(self, data: bytes) -> bytes:

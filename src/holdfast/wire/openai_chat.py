@@ -135,8 +135,8 @@ class _OpenAIChat:
     def refusal(self, refusal: Refusal) -> bytes:
         return openai_errors.refusal_body(refusal)
 
-    def error_event(self, message: str) -> bytes:
-        return openai_errors.error_event(message)
+    def error_event(self, message: str, kind: str = "upstream_failed") -> bytes:
+        return openai_errors.error_event(message, kind)
 
     def canned(self, call: Call, text: str, response_id: str, created_s: int) -> bytes:
         head = {"id": response_id, "created": created_s, "model": call.model}

@@ -107,6 +107,7 @@ def read_answer(body: bytes) -> Answer:
         usage=read_usage(completion.usage, completion.service_tier),
         confidence=None if choice.logprobs == NULL else _confidence(_read_logprobs(choice.logprobs)),
         turns=(turn("assistant", message),) if choice.message else (),
+        other_tools=tuple([call.name for other in completion.choices[1:] if other.message for call in other.message.calls()]),
     )
 
 
@@ -122,6 +123,7 @@ class ChatStreamReader:
         self.ended = False
         self.error: bytes | None = None
         self.generated_bytes = 0
+        self.tools: set[str] = set()
         self._hide_usage = hide_usage
         self._splitter = Splitter()
         self._id = self._model = self._finish_reason = ""
@@ -129,6 +131,7 @@ class ChatStreamReader:
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._calls = _CallPieces()
+        self._other_calls: dict[int, _CallPieces] = {}
         self._logprobs: list[float] = []
         self._usage: Usage | None = None
         self._tier: object = None
@@ -203,13 +206,14 @@ class ChatStreamReader:
     def _read_choice(self, choice: _StreamedChoice) -> None:
         first = not choice.index
         if choice.delta is not None:
-            self._read_delta(choice.delta, first)
+            self._read_delta(choice.delta, choice.index or 0)
         if first:
             self._finish_reason = choice.finish_reason or self._finish_reason
             if choice.logprobs != NULL:
                 self._logprobs += _read_logprobs(choice.logprobs)
 
-    def _read_delta(self, delta: _Delta, first: bool) -> None:
+    def _read_delta(self, delta: _Delta, index: int) -> None:
+        first = not index
         content = delta.content
         text = content if type(content) is str else content_text(content)
         size = len(text) if text.isascii() else _size(text)
@@ -223,26 +227,22 @@ class ChatStreamReader:
                 self._reasoning.append(reasoning)
                 self._refusal.append(refusal or "")
         if delta.tool_calls or delta.function_call is not None:
-            size += self._read_calls(delta.tool_calls or (), delta.function_call, first)
+            size += self._read_calls(delta.tool_calls or (), delta.function_call, index)
         if delta.audio is not None:
             size += _size(str(delta.audio))
         if size:
             self.generated_bytes += size
             self.committed = True
 
-    def _read_calls(self, deltas: Iterable[_ToolDelta], legacy: Function | None, first: bool) -> int:
-        size = 0
-        for delta in deltas:
-            piece = tool_call(delta)
-            size += _size(piece.name) + _size(piece.arguments)
-            if first:
-                self._calls.add(delta.index, piece)
+    def _read_calls(self, deltas: Iterable[_ToolDelta], legacy: Function | None, index: int) -> int:
+        pieces = [(delta.index, tool_call(delta)) for delta in deltas]
         if legacy is not None:
-            piece = ToolCall(legacy.name or "", legacy.arguments or "")
-            size += _size(piece.name) + _size(piece.arguments)
-            if first:
-                self._calls.add(None, piece)
-        return size
+            pieces.append((None, ToolCall(legacy.name or "", legacy.arguments or "")))
+        calls = self._other_calls.setdefault(index, _CallPieces()) if index else self._calls
+        for at, piece in pieces:
+            if name := calls.add(at, piece if calls is self._calls else ToolCall(piece.name, "", piece.id)):
+                self.tools.add(name)
+        return sum(_size(piece.name) + _size(piece.arguments) for _, piece in pieces)
 
 
 class _CallPieces:
@@ -255,13 +255,19 @@ class _CallPieces:
         self._calls: list[tuple[str, list[str], list[str]]] = []  # id, pieces of the name, pieces of the arguments
         self._at: dict[int | None, int] = {}
 
-    def add(self, index: int | None, piece: ToolCall) -> None:
+    def add(self, index: int | None, piece: ToolCall) -> str:
+        """The call's name as far as it came, where this piece has some of it."""
         at = self._at.get(index)
         if at is None or (piece.id and piece.id != self._calls[at][0] != ""):
             self._at[index] = at = len(self._calls)
             self._calls.append((piece.id, [], []))
-        self._calls[at][1].append(piece.name)
-        self._calls[at][2].append(piece.arguments)
+        _, names, arguments = self._calls[at]
+        if piece.arguments:
+            arguments.append(piece.arguments)
+        if not piece.name:
+            return ""
+        names.append(piece.name)
+        return "".join(names)
 
     def whole(self) -> tuple[ToolCall, ...]:
         return tuple(ToolCall("".join(names), "".join(arguments), call_id) for call_id, names, arguments in self._calls)

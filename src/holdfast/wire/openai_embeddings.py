@@ -80,8 +80,8 @@ class _OpenAIEmbeddings:
     def refusal(self, refusal: Refusal) -> bytes:
         return openai_errors.refusal_body(refusal)
 
-    def error_event(self, message: str) -> bytes:
-        return openai_errors.error_event(message)
+    def error_event(self, message: str, kind: str = "upstream_failed") -> bytes:
+        return openai_errors.error_event(message, kind)
 
     def canned(self, call: Call, text: str, response_id: str, created_s: int) -> None:
         """There is no vector for a text of the gateway's own."""

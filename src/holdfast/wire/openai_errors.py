@@ -18,6 +18,6 @@ def error_object(status: int, code: str, message: str, param: str | None = None)
     return {"message": message, "type": kind, "code": code, "param": param}
 
 
-def error_event(message: str) -> bytes:
+def error_event(message: str, kind: str) -> bytes:
     """An error inside a started Chat Completions stream: the SDKs raise APIError on a chunk that has `error`."""
-    return b"data: " + msgspec.json.encode({"error": error_object(502, "upstream_failed", message)}) + b"\n\n"
+    return b"data: " + msgspec.json.encode({"error": error_object(502, kind, message)}) + b"\n\n"

@@ -139,9 +139,9 @@ class OpenAIResponses:
     def refusal(self, refusal: Refusal) -> bytes:
         return openai_errors.refusal_body(refusal)
 
-    def error_event(self, message: str) -> bytes:
+    def error_event(self, message: str, kind: str = "upstream_failed") -> bytes:
         """OpenAI documents code, message and param at the top, and sends them in `error`, on which its SDKs raise APIError."""
-        error = openai_errors.error_object(502, "upstream_failed", message)
+        error = openai_errors.error_object(502, kind, message)
         data = {"type": "error", "sequence_number": 0, "code": error["code"], "message": message, "param": None, "error": error}
         return b"event: error\ndata: " + msgspec.json.encode(data) + b"\n\n"
 

@@ -9,7 +9,7 @@ from msgspec import Meta, Raw, Struct
 from holdfast.errors import MalformedRequest
 from holdfast.events.usage import MOST_TOKENS, Usage, label
 from holdfast.wire.call import Answer, ToolCall
-from holdfast.wire.openai_responses_item import Item, ItemReader, Part, content, text, tool_call
+from holdfast.wire.openai_responses_item import Item, ItemReader, Part, called_tool, content, text, tool_call
 from holdfast.wire.request_body import NULL
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, MalformedRequest)
@@ -80,6 +80,7 @@ def answer(response: Response, items: list[Item], complete: bool) -> Answer:
     refusals: list[str] = []
     reasoning: list[str] = []
     calls: list[ToolCall] = []
+    others: list[str] = []
     logprobs: list[float] = []
     for item in items:
         if item.kind == "message":
@@ -89,6 +90,8 @@ def answer(response: Response, items: list[Item], complete: bool) -> Answer:
             reasoning += [text(part.text) for part in (*content(item.summary), *content(item.content))]
         elif (call := tool_call(item)) is not None:
             calls.append(call)
+        elif name := called_tool(item):
+            others.append(name)
     reader = ItemReader()
     return Answer(
         model=response.model or "",
@@ -103,6 +106,7 @@ def answer(response: Response, items: list[Item], complete: bool) -> Answer:
         turns=tuple([reader.turn(item) for item in items]),
         hosted=tuple([item.kind.removesuffix("_call") for item in items if _is_hosted(item.kind)]),
         complete=complete,
+        other_tools=tuple(others),
     )
 
 

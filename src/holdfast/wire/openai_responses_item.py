@@ -58,6 +58,7 @@ _read_content = msgspec.json.Decoder(str | list[Part] | None).decode
 
 _TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
 _MEDIA = frozenset({"input_image", "input_file", "computer_screenshot"})
+_NAMED_CALLS = frozenset({"function_call", "custom_tool_call", "mcp_call"})
 
 _KEPT_REASONING = 128_000
 """Tokens that a reasoning item may stand for whose content the provider keeps: the longest output of any model."""
@@ -173,6 +174,14 @@ def tool_call(item: Item, at: str = "") -> ToolCall | None:
         case _:
             return None
     return ToolCall(kind.removesuffix("_call"), _without_nulls(arguments, at), text(item.call_id, at))
+
+
+def called_tool(item: Item) -> str:
+    """The name of the tool that an item calls, whoever runs it; "" for an item that calls none."""
+    kind = item.kind
+    if not kind.endswith("_call"):
+        return ""
+    return text(item.name) if kind in _NAMED_CALLS else kind.removesuffix("_call")
 
 
 def _is_inline(part: Part) -> bool:

@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 from holdfast.wire.call import Answer
 from holdfast.wire.event_reader import EventReader
 from holdfast.wire.openai_responses_answer import UNREADABLE, Response, answer, read_items
-from holdfast.wire.openai_responses_item import Item, text
+from holdfast.wire.openai_responses_item import Item, called_tool, text
 from holdfast.wire.request_body import NULL
 from holdfast.wire.sse import Event
 
@@ -88,6 +88,7 @@ class ResponsesStreamReader(EventReader):
             done = _read_item(event.data)
             self._items[done.output_index] = done.item
             self.committed = True
+            self._note_tool(done.item)
         elif name == b"response.output_item.added":
             self._added(_read_item(event.data))
         elif name == b"response.created":
@@ -116,7 +117,12 @@ class ResponsesStreamReader(EventReader):
         item = event.item
         if item.kind not in _SILENT:
             self._count(text(item.name))
+            self._note_tool(item)
         self._open[event.output_index] = _Open(item, "", [])
+
+    def _note_tool(self, item: Item) -> None:
+        if name := called_tool(item):
+            self.tools.add(name)
 
     def _begun(self) -> Response:
         try:
