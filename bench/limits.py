@@ -1,7 +1,8 @@
 """Whether limits hold: bursts of calls with kill -9 in the middle, judged by what the provider itself served and billed.
 
 `python bench/limits.py [--rounds N] [--seed N]`; 200 rounds are the whole proof. A round is a configuration with several limits at
-once, a burst, a kill of one worker or of everything (or none), what came back on the same data directory, and a second burst.
+once, a burst, a kill of one worker or of everything (or none), what came back on the same data directory, and a second burst; the seed
+fixes all that is drawn, the interleaving is the machine's.
 The judge is `GET /stats` of the simulated provider: calls and billed tokens of each model name, and the name says which agent, user
 and model a call was of, so that the account of every limit can be added up without asking Holdfast. Beside it, where it is installed
 (`make peers`), LiteLLM takes one such burst under an equal budget.
