@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 AGENTS := .agents
 
-BENCHMARKS := $(filter-out bench/load.py bench/programs.py bench/upstream.py,$(wildcard bench/*.py))
+BENCH_PARTS := load noting_provider peer_programs programs upstream
+BENCHMARKS := $(filter-out $(BENCH_PARTS:%=bench/%.py) bench/peers.py,$(wildcard bench/*.py))
 
-.PHONY: lock demo test test-agents check format bench
+.PHONY: lock demo test test-agents check format bench peers bench-peers
 demo: $(VENV)/ready
 	$(BIN)/holdfast demo
 test: $(VENV)/ready
@@ -21,6 +22,14 @@ check: $(VENV)/ready
 	$(BIN)/lint-imports
 bench: $(VENV)/ready
 	@for program in $(BENCHMARKS); do echo "$$program"; $(BIN)/python $$program || exit 1; done
+bench-peers: peers
+	$(BIN)/python bench/peers.py
+# Other gateways to measure beside Holdfast: nginx and HAProxy where apt-get may install them, the rest apart under .peers/
+peers: $(VENV)/ready
+	@for program in nginx haproxy; do command -v $$program >/dev/null || test -x /usr/sbin/$$program || missing="$$missing $$program"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	apt-get update -qq && apt-get install -qq --yes --no-install-recommends $$missing || true; fi
+	$(BIN)/python bench/peer_programs.py
 format: $(VENV)/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

@@ -15,12 +15,17 @@ BODY = (
 
 def request(port: int, *, stream: bool = False, note: bytes = b"") -> bytes:
     """A chat completion of 1.9 KB as the SDKs send it."""
-    body = BODY % ((b'"stream":true,' if stream else b"") + note)
+    return message(port, BODY % ((b'"stream":true,' if stream else b"") + note))
+
+
+def message(port: int, body: bytes, *, key: str = "bench", path: str = "/v1/chat/completions", more: str = "") -> bytes:
+    """A POST as the SDKs send it. more: further header lines, each with its end."""
     head = (
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:%d\r\naccept: application/json\r\ncontent-type: application/json\r\n"
-        b"user-agent: OpenAI/Python 3.54.0\r\nx-stainless-lang: python\r\nauthorization: Bearer bench\r\ncontent-length: %d\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\naccept: application/json\r\ncontent-type: application/json\r\n"
+        f"user-agent: OpenAI/Python 3.54.0\r\nx-stainless-lang: python\r\nauthorization: Bearer {key}\r\n{more}"
+        f"content-length: {len(body)}\r\n\r\n"
     )
-    return head % (port, len(body)) + body
+    return head.encode() + body
 
 
 @dataclass
@@ -76,13 +81,13 @@ async def connect(port: int) -> Connection:
     return (await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port))[1]
 
 
-async def steady(port: int, rate: float, seconds: float, connections: int = 32) -> Outcome:
-    """`rate` calls per second for `seconds`, each at its scheduled time on the next free connection."""
+async def steady(port: int, rate: float, seconds: float, connections: int = 32, message: bytes = b"") -> Outcome:
+    """`rate` calls per second for `seconds`, each at its scheduled time on the next free connection; `message` by default a short call."""
     outcome = Outcome()
     idle: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
     for _ in range(connections):
         idle.put_nowait(await connect(port))
-    message = request(port)
+    message = message or request(port)
     begin = time.perf_counter() + 0.05
 
     async def one(at: float) -> None:
@@ -107,10 +112,27 @@ async def steady(port: int, rate: float, seconds: float, connections: int = 32) 
     return outcome
 
 
-async def streams(port: int, count: int) -> Outcome:
+async def saturated(port: int, message: bytes, connections: int, seconds: float) -> Outcome:
+    """As many calls as come through in `seconds`, one after the other on each connection."""
+    outcome = Outcome()
+    until = time.perf_counter() + seconds
+
+    async def one() -> None:
+        connection = await connect(port)
+        while (began := time.perf_counter()) < until:
+            answer = await connection.call(message)
+            outcome.latencies.append(time.perf_counter() - began)
+            outcome.failed += not answer.startswith(b"HTTP/1.1 200")
+        connection.close()
+
+    await asyncio.gather(*(one() for _ in range(connections)))
+    return outcome
+
+
+async def streams(port: int, count: int, message: bytes = b"") -> Outcome:
     """`count` streams at once, to their end."""
     outcome = Outcome()
-    message = request(port, stream=True)
+    message = message or request(port, stream=True)
 
     async def one() -> None:
         connection = await connect(port)
@@ -121,3 +143,32 @@ async def streams(port: int, count: int) -> Outcome:
 
     await asyncio.gather(*(one() for _ in range(count)))
     return outcome
+
+
+class Held(asyncio.Protocol):
+    """A stream that has begun and stays open. begun: whether its first event came."""
+
+    def __init__(self, message: bytes) -> None:
+        self.begun = False
+        self._message = message
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.write(self._message)
+
+    def data_received(self, data: bytes) -> None:
+        self.begun = self.begun or b"data: " in data
+
+
+async def hold(port: int, message: bytes, count: int, seconds: float) -> list[Held]:
+    """Open `count` streams, 50 at a time, and wait at most `seconds` for all to begin."""
+    loop = asyncio.get_running_loop()
+    held: list[Held] = []
+    until = time.perf_counter() + seconds
+    for at in range(0, count, 50):
+        opened = [loop.create_connection(lambda: Held(message), "127.0.0.1", port) for _ in range(min(50, count - at))]
+        held += [protocol for _, protocol in await asyncio.gather(*opened)]
+        while not all(stream.begun for stream in held) and time.perf_counter() < until:
+            await asyncio.sleep(0.01)
+    return held

@@ -1,18 +1,25 @@
 """Starts what is measured: the upstream, nginx and Holdfast in front of it, each a process of its own; reads their CPU and memory."""
 
+import http.client
+import json
 import os
 import platform
+import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
+HOLDFAST = (sys.executable, "-c", "from holdfast.cli import main; main()")
 
 _NGINX = """\
 daemon off; worker_processes 1; error_log /dev/null; pid {folder}/pid;
@@ -53,6 +60,29 @@ def cpu_ns(pid: int) -> int:
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in Path(f"/proc/{pid}/task").iterdir())
 
 
+def family(pid: int) -> list[int]:
+    """A process and all that it started, as far as they run."""
+    found = [pid]
+    for member in found:
+        with suppress(OSError):
+            found += children(member)
+    return found
+
+
+def family_cpu_ns(pid: int) -> int:
+    """CPU time of a process and all that it started, threads that have ended included (those to 10 ms)."""
+    total = 0
+    for member in family(pid):
+        with suppress(OSError):
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+            total += max(cpu_ns(member), (int(fields[11]) + int(fields[12])) * 10**9 // os.sysconf("SC_CLK_TCK"))
+    return total
+
+
+def family_rss_kb(pid: int) -> int:
+    return sum(rss_kb(member) for member in family(pid))
+
+
 def rss_kb(pid: int) -> int:
     return next(int(line.split()[1]) for line in _lines(f"/proc/{pid}/status") if line.startswith("VmRSS"))
 
@@ -64,9 +94,9 @@ def children(pid: int) -> list[int]:
 @contextmanager
 def upstream() -> Iterator[int]:
     """Its port."""
-    with _process([sys.executable, str(HERE / "upstream.py")]) as process:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
+    with process([sys.executable, str(HERE / "upstream.py")]) as started:
+        assert started.stdout is not None
+        yield int(started.stdout.readline())
 
 
 def nginx_program() -> str | None:
@@ -77,63 +107,116 @@ def nginx_program() -> str | None:
 def nginx(upstream_port: int) -> Iterator[tuple[int, int]]:
     """Port and process id of the worker."""
     with tempfile.TemporaryDirectory() as folder:
-        port = _free_port()
+        port = free_port()
         file = Path(folder) / "nginx.conf"
         file.write_text(_NGINX.format(folder=folder, upstream=upstream_port, port=port))
         program = nginx_program()
         assert program is not None
-        with _process([program, "-c", str(file)]) as process:
-            _wait_for(f"http://127.0.0.1:{port}/left")
-            yield port, children(process.pid)[0]
+        with process([program, "-c", str(file)]) as started:
+            wait_for(port, "/left")
+            yield port, children(started.pid)[0]
+
+
+class Up:
+    """A running `holdfast up` in a session of its own. port: of its gateway."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        assert process.stdout is not None
+        line = process.stdout.readline().decode()
+        ports = re.findall(r"http://127\.0\.0\.1:(\d+)", line)
+        if len(ports) != 2:
+            raise RuntimeError(f"holdfast up did not start: {line or 'see its own words above'}")
+        self.port, self._control = map(int, ports)
+
+    @property
+    def workers(self) -> list[int]:
+        """Process ids."""
+        found: list[int] = fetch(self._control, "/")["workers"]
+        return found
+
+    def kill_worker(self, number: int = 0) -> None:
+        """kill -9, and wait for the one that takes its place."""
+        before = self.workers
+        os.kill(before[number], signal.SIGKILL)
+        for _ in range(3000):
+            now = fetch(self._control, "/")
+            if now["ready"] and before[number] not in now["workers"]:
+                return
+            time.sleep(0.01)
+        raise RuntimeError("the killed worker was not replaced within 30 s")
+
+    def kill_everything(self) -> None:
+        """kill -9 for the supervisor and all its workers at once."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@contextmanager
+def up(config: str, data: Path, workers: int = 1, environment: Mapping[str, str] | None = None) -> Iterator[Up]:
+    """`holdfast up` on free ports, ready. config: the text of its file. data: its data directory, which need not exist."""
+    file = data.with_suffix(".yaml")
+    file.write_text(config)
+    command = [*HOLDFAST, "up", "--config", str(file), "--data-dir", str(data), "--workers", str(workers)]
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")} | dict(environment or {})
+    settings.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
+    with process([*command, "--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0"], settings) as started:
+        yield Up(started)
 
 
 @contextmanager
 def holdfast(upstream_port: int) -> Iterator[tuple[int, int, float]]:
     """Port, process id of the worker, and seconds from the start to both addresses answering."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "holdfast.yaml"
-        file.write_text(_HOLDFAST.format(upstream=upstream_port))
-        command = [
-            sys.executable,
-            "-c",
-            "from holdfast.cli import main; main()",
-            "up",
-            "--config",
-            str(file),
-            "--data-dir",
-            f"{folder}/data",
-        ]
         began = time.perf_counter()
-        environment = os.environ | {"BENCH_KEY": "sk-upstream", "BENCH_AGENT_KEY": "bench"}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
-        with _process([*command, "--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0"], environment) as process:
-            assert process.stdout is not None
-            line = process.stdout.readline().decode()
+        keys = {"BENCH_KEY": "sk-upstream", "BENCH_AGENT_KEY": "bench"}
+        with up(_HOLDFAST.format(upstream=upstream_port), Path(folder) / "data", environment=keys) as running:
             ready = time.perf_counter() - began
-            yield int(line.split("gateway http://127.0.0.1:")[1].split(",")[0]), children(process.pid)[0], ready
+            yield running.port, running.workers[0], ready
 
 
 @contextmanager
-def _process(command: list[str], environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+def sim() -> Iterator[int]:
+    """The port of a simulated provider, a process of its own."""
+    with process([*HOLDFAST, "sim", "--json"]) as started:
+        assert started.stdout is not None
+        yield int(json.loads(started.stdout.readline())["port"])
+
+
+def fetch(port: int, path: str) -> Any:
+    """What a JSON page says."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request("GET", path)
+        return json.load(connection.getresponse())
+
+
+@contextmanager
+def process(command: list[str], environment: Mapping[str, str] | None = None, silent: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    """In a session of its own; whatever of it is left in the end is ended. silent: what it says is thrown away."""
+    said, words = (subprocess.DEVNULL, subprocess.DEVNULL) if silent else (subprocess.PIPE, None)
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=words, env=environment, start_new_session=True) as started:
         try:
-            yield process
+            yield started
         finally:
-            process.terminate()
+            started.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                started.wait(20)
+            with suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGKILL)
 
 
-def _wait_for(url: str) -> None:
-    for _ in range(100):
+def wait_for(port: int, path: str, seconds: float = 10) -> None:
+    """Until a page is answered; raises RuntimeError when it is not."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
         with suppress(OSError):
-            urllib.request.urlopen(url, timeout=1).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=1).close()
             return
-        time.sleep(0.05)
-    raise RuntimeError(f"{url} does not answer")
+        time.sleep(0.02)
+    raise RuntimeError(f"http://127.0.0.1:{port}{path} does not answer")
 
 
-def _free_port() -> int:
-    import socket
-
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

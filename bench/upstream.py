@@ -1,15 +1,19 @@
 """The upstream of the benchmarks: answers at once with prepared bytes, streams chunks at a steady pace, notes when a client leaves.
 
-Run as `python bench/upstream.py`; prints its port. A request whose body holds `"stream":true` is streamed `CHUNKS` chunks, one every
-`CHUNK_S` seconds; one that also holds `hold` gets its head and then nothing, and `GET /left` says when (monotonic ns) its client left.
+Run as `python bench/upstream.py`; prints its port. A request whose body holds `"stream":true` is streamed `CHUNKS` chunks (or N where it
+holds `chunks-N`), one every `CHUNK_S` seconds; one that also holds `hold` gets its head, a chunk and then nothing, and `GET /left` says
+when (monotonic ns) its client left. `GET /called` says how many calls came, and with which key the latest did.
 """
 
 import asyncio
 import json
+import re
 import time
 
 CHUNKS = 200
 CHUNK_S = 0.02
+_STREAMED = re.compile(rb'"stream": ?true')
+_CHUNKS = re.compile(rb"chunks-(\d+)")
 
 _MESSAGE = {"role": "assistant", "content": "a" * 700}
 ANSWER = json.dumps(
@@ -43,6 +47,8 @@ LAST = (
 
 class Upstream(asyncio.Protocol):
     left_ns = 0
+    called = 0
+    latest_head = b""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -71,9 +77,15 @@ class Upstream(asyncio.Protocol):
 
     def _answer(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"GET /left"):
-            said = b"%d" % Upstream.left_ns
-            self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(said), said))
-        elif b'"stream":true' not in body:
+            self._say(b"%d" % Upstream.left_ns)
+            return
+        if head.startswith(b"GET /called"):
+            key = re.search(rb"\nauthorization: Bearer ([^\r]*)", Upstream.latest_head, re.IGNORECASE)
+            self._say(json.dumps({"calls": Upstream.called, "key": key[1].decode() if key else ""}).encode())
+            return
+        Upstream.called += 1
+        Upstream.latest_head = head
+        if not _STREAMED.search(body):
             self._transport.write(WHOLE)
         else:
             self._transport.write(STREAM_HEAD)
@@ -81,7 +93,11 @@ class Upstream(asyncio.Protocol):
                 self._held = True
                 self._transport.write(CHUNK)
             else:
-                asyncio.get_running_loop().call_later(CHUNK_S, self._stream, CHUNKS)
+                chunks = _CHUNKS.search(body)
+                asyncio.get_running_loop().call_later(CHUNK_S, self._stream, int(chunks[1]) if chunks else CHUNKS)
+
+    def _say(self, said: bytes) -> None:
+        self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(said), said))
 
     def _stream(self, left: int) -> None:
         if self._transport.is_closing():
