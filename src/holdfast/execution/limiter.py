@@ -57,6 +57,7 @@ class Limiter:
         self._wall_ns = clock.wall_ns
         self._watch: Final = Watch(ledger, clock, notice)
         self._books: dict[Limit, Book] = {}
+        self._counting: dict[str, Book] = {}
         self._shared = False
         self._asking: list[Account] = []
         self._changes: dict[tuple[str, int], tuple[int, int]] = {}
@@ -165,14 +166,16 @@ class Limiter:
                 self._sweeping = self._clock.call_later(SWEEP_NS, self._sweep)
         return account
 
-    def _all_accounts(self) -> list[Account]:
-        return [account for book in dict.fromkeys(self._books.values()) for account in book.accounts.values()]
+    def _all_accounts(self) -> Iterator[Account]:
+        """Book by book, so that no turn has to list them all."""
+        for book in [*self._counting.values()]:
+            yield from [*book.accounts.values()]
 
     def _open_book(self, limit: Limit) -> Book:
         """Limits that share their accounts share a book; the tightest of them counts."""
-        book = next((book for other, book in self._books.items() if other.account("") == limit.account("")), None)
+        book = self._counting.get(limit.account(""))
         if book is None:
-            book = Book(limit)
+            book = self._counting[limit.account("")] = Book(limit)
         else:
             self._shared = True
             book.add(limit)
@@ -445,9 +448,8 @@ class Limiter:
             if looked_at == SWEEP_ACCOUNTS:
                 self._sweeping = self._clock.call_later(SWEEP_STEP_NS, self._sweep)
                 return
-        accounts = self._all_accounts()
-        self._to_sweep = iter(accounts)
-        self._sweeping = self._clock.call_later(SWEEP_NS, self._sweep) if accounts else None
+        self._to_sweep = self._all_accounts()
+        self._sweeping = self._clock.call_later(SWEEP_NS, self._sweep) if self._held else None
 
     def _tidy(self, account: Account, now: int) -> None:
         if account.queue or account.asking:

@@ -18,7 +18,7 @@ WATCH_ONLY = 2**62
 """Amount of a limit that only watches its marks: four billion dollars, which nothing reaches."""
 
 
-class Limit(Struct, frozen=True, kw_only=True):
+class Limit(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Never more than `amount` in any window.
 
     scope: what is counted together. owner: the agent that declares the limit, "" for the whole installation: agent "support" with
