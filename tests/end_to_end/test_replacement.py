@@ -23,6 +23,19 @@ def test_no_caller_of_the_official_sdk_notices_workers_that_are_killed(site, loa
     assert len(up.err) == 2
 
 
+def test_a_worker_that_is_killed_again_and_again_comes_back_each_time(site, eventually) -> None:
+    site.configure()
+    up = site.up()
+    killed: list[int] = []
+    for _ in range(3):
+        killed += eventually(lambda: up.ready and up.workers(), "a worker that answers")
+        os.kill(killed[-1], signal.SIGKILL)
+        eventually(lambda before=killed[-1:]: up.workers() != before, "another one")
+        assert up.ask(ASKED).status == 200
+    assert len(set(killed)) == 3
+    assert up.err == [f"holdfast: worker {pid} ended with -9; starting another\n" for pid in killed]
+
+
 def test_connections_that_a_killed_worker_had_not_accepted_are_served_by_the_next(site, eventually) -> None:
     site.configure()
     up = site.up()

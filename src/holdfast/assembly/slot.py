@@ -33,6 +33,7 @@ class Slot:
         self._news = asyncio.Event()
         self._stopped = asyncio.Event()
         self._served = False
+        self._mourned: WorkerProcess | None = None
         self._deaths = 0
 
     @property
@@ -50,17 +51,20 @@ class Slot:
             worker = self.current
             if worker is None or worker.gone:
                 await self._start_again(worker)
-            elif worker.status.leaving and not worker.excused:
+            elif worker.status.leaving and not worker.excused and len(self.retiring) < MAX_RETIRING:
                 worker.excused = True
                 await self._replace(worker)
             else:
                 await self._news.wait()
 
-    async def start(self, order: WorkerOrder) -> WorkerProcess:
-        """A worker beside the one that serves, as `order` has it; returns once it is ready, or gone."""
+    async def room(self) -> None:
+        """Returns when few enough workers are retiring here that another may join them; await it before `changing` is held."""
         while len(self.retiring) >= MAX_RETIRING:
             await self.retiring[0].ended()
             await asyncio.sleep(0)  # its end is heard of
+
+    async def start(self, order: WorkerOrder) -> WorkerProcess:
+        """A worker beside the one that serves, as `order` has it; returns once it is ready, or gone."""
         worker = await WorkerProcess.start(order, self._clock, self._heard)
         self._alive.add(worker)
         if self._stopped.is_set():  # asked for while it was being started
@@ -84,29 +88,43 @@ class Slot:
 
     async def _start_again(self, before: WorkerProcess | None) -> None:
         """At once, save when workers here die again and again."""
-        if before is not None:
-            if self._served:
-                tell(f"worker {before.pid} ended with {before.code}; starting another")
-            self._deaths = 1 if before.lived_ns >= _STABLE_NS else self._deaths + 1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopped.wait(), pause_ns(self._deaths) / SECOND)
+        if before is not self._mourned:
+            self._mourn(before)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), pause_ns(self._deaths) / SECOND)
         async with self.changing:
             if self.current is not before or self._stopped.is_set():
                 return
-            worker = await self.start(self.order)
+            try:
+                worker = await self.start(self.order)
+            except HoldfastError as error:  # no process could be had
+                if not self._served:
+                    raise
+                tell(str(error))
+                self._deaths += 1
+                return
             self.current = worker
         self._tell_change()
         self._served = self._served or worker.ready
         if not self._served and (worker.last_words or not self._stopped.is_set()):
             raise HoldfastError(worker.last_words or f"a worker could not start: it ended with {worker.code}")
 
+    def _mourn(self, worker: WorkerProcess | None) -> None:
+        self._mourned = worker
+        if worker is not None:
+            if self._served:
+                tell(f"worker {worker.pid} ended with {worker.code}; starting another")
+            self._deaths = 1 if worker.lived_ns >= _STABLE_NS else self._deaths + 1
+
     async def _replace(self, before: WorkerProcess) -> None:
         """Somebody sent TERM to a worker: another takes over first."""
         async with self.changing:
             if self.current is not before or self._stopped.is_set():
                 return
-            worker = await self.start(self.order)
-            if worker.ready:
+            worker = None
+            with contextlib.suppress(HoldfastError):  # no process could be had
+                worker = await self.start(self.order)
+            if worker is not None and worker.ready:
                 self.take_over(worker, self.order)
                 tell(f"worker {before.pid} was told to end; worker {worker.pid} has taken over")
             elif not self._stopped.is_set():

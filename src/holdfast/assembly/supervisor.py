@@ -146,6 +146,8 @@ class _Supervisor:
         """Workers with the configuration as it is now take over from those before, all or none; returns what to warn of."""
         file = self._request.config
         text, config = _read(None if file is None else file.absolute())  # whoever asks may stand in another folder
+        for slot in self._slots:
+            await slot.room()
         async with AsyncExitStack() as changing:
             for slot in self._slots:
                 await changing.enter_async_context(slot.changing)
