@@ -98,6 +98,7 @@ async def open_data_plane(
         gate = Gate(limits.limiter, options.limits, watch.switch, allow_unchecked=ledger.allow_unchecked)
         gateway = Gateway(_parts(options, clock, client, gate, recorder, hooks))
         server = await serve(gateway, listen.host, listen.port, ServerOptions(), clock, reuse_port=listen.reuse_port, sock=listen.sock)
+        undo.push_async_callback(server.close, 0)
 
         def carry_out(kills: Kills) -> None:
             gateway.kills_changed()
