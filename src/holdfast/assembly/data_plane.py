@@ -128,6 +128,7 @@ async def open_data_plane(
         gateway = Gateway(_parts(options, clock, client, gate, recorder, hooks), trouble)
         server = await serve(gateway, listen.host, listen.port, _server_options(), clock, sock=listen.sock)
         gateway.answering = lambda: server.answering
+        undo.push_async_callback(server.close, 0)
 
         def carry_out(kills: Kills) -> None:
             gateway.kills_changed()

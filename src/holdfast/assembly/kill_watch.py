@@ -31,6 +31,8 @@ class KillWatch:
         self._confirmed = -1
         self._timer: Timer | None = None
         self._carry_out: Callable[[Kills], None]
+        if not self.switch.damage:  # there are no calls yet to carry it out for
+            self._confirm(self.switch.serial)
 
     def start(self, carry_out: Callable[[Kills], None]) -> None:
         """`carry_out` hears of the kills that hold now, before this returns, and of every change."""
@@ -46,10 +48,14 @@ class KillWatch:
     def _look(self) -> None:
         self._timer = self._clock.call_later(LOOK_NS, self._look)
         kills = self.switch.look_closer()
+        serial, damage = self.switch.serial, self.switch.damage  # a call may come across the next change while this one is carried out
         if kills is not self._kills:
-            self._kills = kills
             self._carry_out(kills)
-        if self.switch.serial != self._confirmed and not self.switch.damage:
-            with suppress(OSError):  # tried again at the next look
-                self._presence.confirm(self.switch.serial)
-                self._confirmed = self.switch.serial
+            self._kills = kills
+        if serial != self._confirmed and not damage:
+            self._confirm(serial)
+
+    def _confirm(self, serial: int) -> None:
+        with suppress(OSError):  # tried again at the next look
+            self._presence.confirm(serial)
+            self._confirmed = serial

@@ -57,40 +57,44 @@ def kill(
 
 
 def _switch(folder: "Path", killed: "Kill", as_json: bool) -> int:
-    from holdfast.cli._output import note
-    from holdfast.errors import StorageError
-    from holdfast.events import KillChanged
     from holdfast.shared.kill_switch import change
-    from holdfast.store.once import record_once
     from holdfast.system_clock import SystemClock
 
     serial = change(folder, lambda kills: kills.with_kill(killed))
+    recorded = _record(folder, killed)
     confirmation = _kill.confirmed(folder, serial, SystemClock.monotonic_ns)
     _tell(folder, killed, confirmation, as_json)
+    return 1 if confirmation.silent or not recorded else 0
+
+
+def _record(folder: "Path", killed: "Kill") -> bool:
+    """Who did it and why, for the journal; what is killed stays killed where that fails."""
+    from holdfast.cli._output import note
+    from holdfast.errors import StorageError
+    from holdfast.events import KillChanged
+    from holdfast.store.once import record_once
+
+    event = KillChanged(
+        timestamp=killed.at,
+        action="kill",
+        scope=killed.scope,
+        value=killed.value,
+        mode=killed.mode,
+        reason=killed.reason,
+        author=killed.author,
+    )
     try:
-        record_once(
-            folder,
-            killed.at,
-            KillChanged(
-                timestamp=killed.at,
-                action="kill",
-                scope=killed.scope,
-                value=killed.value,
-                mode=killed.mode,
-                reason=killed.reason,
-                author=killed.author,
-            ),
-        )
-    except StorageError as error:  # what is killed stays killed
+        record_once(folder, killed.at, event)
+    except StorageError as error:
         note(f"holdfast: the kill holds, but it is not on record: {error}")
-        return 1
-    return 1 if confirmation.silent else 0
+        return False
+    return True
 
 
 def _tell(folder: "Path", killed: "Kill", confirmation: _kill.Confirmation, as_json: bool) -> None:
     import shlex
 
-    from holdfast.cli._output import Text, print_json, print_page
+    from holdfast.cli._output import print_json, printable
 
     if as_json:
         silent = [gateway.pid for gateway in confirmation.silent]
@@ -101,12 +105,8 @@ def _tell(folder: "Path", killed: "Kill", confirmation: _kill.Confirmation, as_j
         option = "--all" if killed.scope == "all" else f"--{killed.scope} {shlex.quote(killed.value)}"
         gateways = "1 gateway" if confirmation.gateways == 1 else f"{confirmation.gateways} gateways"
         progress = "calls in progress are cut off" if killed.mode == "cut" else "calls in progress may end"
-        print_page(
-            [
-                Text(f"Stopped: {what}; {progress}. Confirmed by {gateways} after {confirmation.after_ms:.0f} ms.", "bold"),
-                Text(f"To let it go on: holdfast resume {option}"),
-            ]
-        )
+        print(printable(f"Stopped: {what}; {progress}. Confirmed by {gateways} after {confirmation.after_ms:.0f} ms."))
+        print(printable(f"To let it go on: holdfast resume {option}"), flush=True)
     if confirmation.silent:
         _kill.tell_silent(confirmation.silent)
     elif not confirmation.gateways:

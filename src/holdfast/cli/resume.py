@@ -58,9 +58,9 @@ def _switch(folder: "Path", scope: tuple[str, str] | None, said: tuple[str, str]
         return Kills(kill for kill in kills.active if kill not in lifted)
 
     serial = change(folder, lift, anew=scope is None)
+    recorded = _record(folder, lifted, said)
     confirmation = _kill.confirmed(folder, serial, SystemClock.monotonic_ns)
     _tell(folder, lifted, confirmation, as_json)
-    recorded = _record(folder, lifted, said)
     return 1 if confirmation.silent or not recorded else 0
 
 
@@ -94,7 +94,7 @@ def _record(folder: "Path", lifted: "list[Kill]", said: tuple[str, str]) -> bool
 
 
 def _tell(folder: "Path", lifted: "list[Kill]", confirmation: _kill.Confirmation, as_json: bool) -> None:
-    from holdfast.cli._output import Text, print_json, print_page
+    from holdfast.cli._output import print_json, printable
 
     if as_json:
         silent = [gateway.pid for gateway in confirmation.silent]
@@ -103,7 +103,7 @@ def _tell(folder: "Path", lifted: "list[Kill]", confirmation: _kill.Confirmation
     else:
         gateways = "1 gateway" if confirmation.gateways == 1 else f"{confirmation.gateways} gateways"
         what = ", ".join(kill.describe() for kill in lifted) or "nothing was stopped"
-        print_page([Text(f"Goes on: {what}. Confirmed by {gateways} after {confirmation.after_ms:.0f} ms.", "bold")])
+        print(printable(f"Goes on: {what}. Confirmed by {gateways} after {confirmation.after_ms:.0f} ms."), flush=True)
     if confirmation.silent:
         _kill.tell_silent(confirmation.silent)
     elif not confirmation.gateways:

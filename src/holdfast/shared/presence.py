@@ -63,7 +63,9 @@ class Presence:
                 unfinished.unlink(missing_ok=True)
             if self._file >= 0:
                 os.close(self._file)
-            raise StorageError(f"{folder} cannot be written: {error.strerror}; check the disk, and whose folder it is") from error
+            raise StorageError(
+                f"{folder} cannot be written: {error.strerror}; check that its folder exists and belongs to this user"
+            ) from error
 
     def confirm(self, serial: int) -> None:
         """Everything that the state of this serial asks for is done; raises OSError when that cannot be told."""
