@@ -116,7 +116,7 @@ def event_record(event: ApiCall | Error | InteractionStarted | LimitRefusal | De
 
 def usage_record(usage: Usage | None) -> dict[str, int] | None:
     """Every count, zeros too; None when nothing was measured."""
-    return None if usage is None else msgspec.structs.asdict(usage)
+    return None if usage is None else usage.counts()
 
 
 def decision_page(decision: Decision, full: FullInput, events: Sequence[ApiCall | Error]) -> Iterator[Text]:

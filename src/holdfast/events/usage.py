@@ -1,6 +1,7 @@
 """Token counts as every provider's usage is normalised to; part of decisions and api calls."""
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 MOST_TOKENS = 10**9
 """No call can use as many; a provider that reports more reports nonsense, which is not measured and must not enter any sum."""
@@ -30,6 +31,15 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     web_searches: int = 0
     tier: str = ""
     geo: str = ""
+
+    def counts(self) -> dict[str, int]:
+        """Every count by its name, zeros too."""
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name not in ("tier", "geo")}
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """The sum of all counts; of no tier and no geography."""
+        more = other.counts()
+        return replace(Usage(), **{name: count + more[name] for name, count in self.counts().items()})
 
 
 def label(value: object) -> str:

@@ -130,18 +130,21 @@ def _ask(
     token_limit: _Drawn,
 ) -> Ask:
     """A mark to watch must neither refuse nor lower what an agent asks for, be it all the money there is."""
-    least_output = min(LEAST_OUTPUT * call.choices, most_output)
+    least_output = LEAST_OUTPUT * call.choices
+    if least_output > most_output:
+        least_output = most_output
     usd_least = usd_most = 0
     if rates is not None:
         usd_least, usd_most = worst_between(rates, input_bound, least_output, most_output)
-        if added.total:
+        if added is not _NONE_ADDED:
             usd_least, usd_most = usd_least + added.total, usd_most + added.total
         if spend_limit is None:
             usd_least, usd_most = 0, min(usd_most, _MOST_WATCHED)
-    read = input_bound + (added.tokens or 0)
-    if token_limit is None:
-        return Ask(usd_least=usd_least, usd_most=usd_most, tokens_most=min(read + most_output, _MOST_WATCHED))
-    return Ask(usd_least=usd_least, usd_most=usd_most, tokens_least=read + least_output, tokens_most=read + most_output)
+    read = input_bound if added is _NONE_ADDED else input_bound + (added.tokens or 0)
+    tokens_most = read + most_output
+    if token_limit is not None:
+        return Ask(usd_least=usd_least, usd_most=usd_most, tokens_least=read + least_output, tokens_most=tokens_most)
+    return Ask(usd_least=usd_least, usd_most=usd_most, tokens_most=tokens_most if tokens_most < _MOST_WATCHED else _MOST_WATCHED)
 
 
 def output_to_send(bounds: Bounds, call: Call, granted: Nano, tokens: int) -> int | None:

@@ -1,10 +1,8 @@
 """Interactions put together from their events: what each did and cost, and its story in order."""
 
 from collections.abc import Sequence
-from operator import add
 
 from msgspec import Struct
-from msgspec.structs import astuple
 
 from holdfast.clock import SECOND
 from holdfast.events import ApiCall, Decision, Error, InteractionStarted, LimitRefusal
@@ -186,4 +184,4 @@ class _Tally:
 def _sum(total: Usage | None, more: Usage | None) -> Usage | None:
     if total is None or more is None:
         return total or more
-    return Usage(*map(add, astuple(total), astuple(more)))
+    return total + more
