@@ -227,6 +227,7 @@ def test_a_full_disk_refuses_calls_before_they_cost_anything_and_recovers(site) 
 def test_a_run_whose_disk_is_full_says_so(site) -> None:
     """The same through `holdfast run`: the agent is refused, nothing is spent, the end is one sentence."""
     site.configure()
+    assert site.run(agent="pass").code == 0  # what is shared lies there by now, larger than the limit
     limited = ("sh", "-c", 'ulimit -f 200; exec "$@"', "sh", *HOLDFAST)
     agent = 'statuses = [ask("sim-ok", user="x" * 8000)[0] for _ in range(20)]\nprint(*statuses)'
     done = site.run(agent=agent, via=limited)
