@@ -32,16 +32,20 @@ from holdfast.config import load
 from holdfast.config.document import MAX_SIZE, MAX_VALUES
 from holdfast.config.ledger import LedgerOptions
 from holdfast.errors import ConfigError
+from holdfast.execution.rates import Rates
 from holdfast.execution.upstream import Receiver, UpstreamRequest
 from holdfast.gateway.application import Gateway
 from holdfast.gateway.gate import Gate
 from holdfast.gateway.options import GatewayOptions
 from holdfast.gateway.parts import Parts
 from holdfast.gateway.routing import Routing
+from holdfast.gateway.turns import Turns
 from holdfast.http.message import Request
 from holdfast.policy.history import Conversations
+from holdfast.shared.rate_tables import RateTables
 from holdfast.system_clock import SystemClock
 from holdfast.testing import MemoryResponse
+from holdfast.testing.kill_switch import MemoryKillSwitch
 from holdfast.testing.upstream import MemoryExchange
 from policy import Buffer
 
@@ -86,17 +90,20 @@ class Site:
         self._record = Buffer()
         self.limits = open_limits(LedgerOptions(), folder, "bench", clock, self._record)
         self.limiter = self.limits.limiter
+        tables = RateTables(None)
+        turns = Turns(Rates(tables.rates, tables.pools, clock), options.rates, clock)
         self.application = Gateway(
             Parts(
                 options=options,
                 clock=clock,
                 upstream=AnsweringUpstream(),
-                gate=Gate(self.limiter, options.limits),
+                gate=Gate(self.limiter, options.limits, turns, MemoryKillSwitch()),
                 recorder=self._record,
                 conversations=Conversations(),
                 routing=Routing(options.providers),
                 uniform=random.Random(0).random,
                 bits=random.Random(0).getrandbits,
+                in_progress=set(),
                 limit_refused=lambda reached: None,
             )
         )

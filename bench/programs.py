@@ -132,7 +132,7 @@ class Up:
     @property
     def workers(self) -> list[int]:
         """Process ids."""
-        found: list[int] = fetch(self._control, "/")["workers"]
+        found: list[int] = [worker["pid"] for worker in fetch(self._control, "/")["workers"]]
         return found
 
     def kill_worker(self, number: int = 0) -> None:
@@ -141,7 +141,7 @@ class Up:
         os.kill(before[number], signal.SIGKILL)
         for _ in range(3000):
             now = fetch(self._control, "/")
-            if now["ready"] and before[number] not in now["workers"]:
+            if now["ready"] and before[number] not in self.workers:
                 return
             time.sleep(0.01)
         raise RuntimeError("the killed worker was not replaced within 30 s")

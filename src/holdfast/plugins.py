@@ -9,9 +9,7 @@ from typing import Any
 
 def names(family: str) -> list[str]:
     """The names a family offers, sorted: one per file of the package `holdfast.<family>`, plus entry points of the same group."""
-    package = import_module(f"holdfast.{family}")
-    built_in = {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
-    return sorted(built_in | _extensions(family).keys())
+    return sorted(_built_in(family) | _extensions(family).keys())
 
 
 def load(family: str, name: str) -> Any:
@@ -22,6 +20,12 @@ def load(family: str, name: str) -> Any:
     if name not in names(family):
         raise KeyError(name)
     return import_module(f"holdfast.{family}.{name}").PLUGIN
+
+
+@cache
+def _built_in(family: str) -> frozenset[str]:
+    package = import_module(f"holdfast.{family}")
+    return frozenset(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
 
 
 @cache  # what is installed does not change while a process runs, and each look at it reads every distribution's metadata

@@ -177,8 +177,8 @@ def errors(text: str, environment: dict[str, str] | None = None) -> list[str]:
             'holdfast.yaml:1: storage.retention: expected a duration such as 500ms, 5s, 2m, 1h or 90d, not "90 days"',
         ),
         ("storage: {max_size: 20}\n", 'holdfast.yaml:1: storage.max_size: expected a size such as 500MB or 20GB, not "20"'),
-        ("version: 1\nlimits: [\n", "holdfast.yaml:3: not valid YAML: expected the node content, but found '<stream end>'"),
-        ("a: b: c\n", "holdfast.yaml:1: not valid YAML: mapping values are not allowed here"),
+        ("version: 1\nlimits: [\n", "holdfast.yaml:3: not valid YAML: did not find expected node content"),
+        ("a: b: c\n", "holdfast.yaml:1: not valid YAML: mapping values are not allowed in this context"),
         ("--- 1\n--- 2\n", "holdfast.yaml:2: not valid YAML: but found another document"),
     ],
 )
@@ -204,7 +204,7 @@ def test_a_file_that_is_not_there_or_not_text_is_named() -> None:
         ("missing.yaml", "missing.yaml: cannot be read: No such file or directory"),
         ("folder", "folder: cannot be read: Is a directory"),
         ("binary.yaml", "binary.yaml: not UTF-8 text at byte 0"),
-        ("large.yaml", "large.yaml: longer than 256 KiB"),
+        ("large.yaml", "large.yaml: longer than 4096 KiB"),
     ]:
         with pytest.raises(ConfigError) as caught:
             load(Path(name), {})

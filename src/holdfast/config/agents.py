@@ -27,11 +27,12 @@ def read_agents(top: Section, providers: tuple[ProviderOptions, ...], secrets: S
     """
     by_name = {provider.name: provider for provider in providers}
     agents: list[AgentOptions] = []
+    by_key: dict[str, str] = {}
     for name, value in top.section("agents").every():
         value.check(check_name, name)
         agent = _agent(name, value.section(), by_name, secrets)
-        twin = next((other.name for other in agents if agent.key and other.key == agent.key), None)
-        if twin is not None:
+        twin = by_key.setdefault(agent.key, name) if agent.key else name
+        if twin != name:
             value.error(f"has the same key as the agent {twin}; the key is what tells them apart")
         agents.append(agent)
     return tuple(agents) or (AgentOptions(name=DEFAULT_AGENT),)
