@@ -85,7 +85,7 @@ class Attempt:
         read_stream: Callable[[], StreamReader] | None,
     ) -> None:
         self._upstream = upstream
-        self._request = request
+        self._request: UpstreamRequest | None = request
         self._clock = clock
         self._listener = listener
         self._options = options
@@ -109,7 +109,9 @@ class Attempt:
             self._wait("total", _NEVER)
         else:
             self._wait("first_token", first_token_ns)
-        self._exchange = self._upstream.send(self._request, self)
+        request, self._request = self._request, None  # how long it is needed, the transport knows: its body may be long, a stream too
+        assert request is not None
+        self._exchange = self._upstream.send(request, self)
 
     def cancel(self) -> AttemptResult:
         """Drop the attempt at once; the listener hears nothing more. Returns how far it came."""

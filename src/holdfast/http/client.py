@@ -23,6 +23,7 @@ _STALE_NS = SECOND
 upstream that worked on it: sent once more, it would be billed twice."""
 
 _CLOSED = "the client is closed"
+_ANSWERED = UpstreamRequest(origin=Origin("", 0, False), method=b"", target=b"", headers=(), body=b"", connect_timeout_ns=0)
 _ALWAYS_WITH_LENGTH = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
@@ -208,6 +209,10 @@ class _Call:
         if connection is not None:
             connection.abandon()
 
+    def answered(self) -> None:
+        """An answer came, so the request is not sent again: its bytes are not kept until a long stream's end."""
+        self.request, self.head = _ANSWERED, b""
+
     def fail(self, error: UpstreamError) -> None:
         if not self.ended:
             self.cancel()
@@ -292,6 +297,7 @@ class _Connection(ReadingProtocol):
         error = parser.feed(data)
         if parser.headed and not self._started:
             self._started = True
+            call.answered()
             call.receiver.response_started(parser.status, parser.headers)
         body = parser.take_body()
         if body and self._call is call:

@@ -299,7 +299,7 @@ class ServerProtocol(ReadingProtocol):
         while self._answer is None and not self._full and not self._closing:
             if parsed:
                 self._awaited = None
-                self._begin(parsed.popleft())
+                self._begin(parsed.pop(0))
             elif self._held:
                 data = bytes(self._held)
                 self._held.clear()
