@@ -18,7 +18,7 @@ from holdfast.config.providers import read_providers
 from holdfast.config.quantities import count, money, shown
 from holdfast.config.rates import read_rates
 from holdfast.gateway.options import GatewayOptions
-from holdfast.policy.limit import WATCH_ONLY, WINDOWS, Limit
+from holdfast.policy.limit import WATCH_ONLY, WINDOWS, Limit, default_marks
 from holdfast.providers import ProviderKind
 from holdfast.secrets import Secret, Secrets, Surroundings
 
@@ -129,7 +129,9 @@ def _environment_limits(environment: Mapping[str, str], problems: Problems) -> l
     calls, threshold = environment.get("API_CALL_BUDGET_PER_HOUR", "").strip(), environment.get("COST_THRESHOLD_ALERT", "").strip()
     try:
         if calls:
-            limits.append(Limit(scope="all", unit="calls", amount=count(calls), per_ns=WINDOWS["hour"]))
+            amount = count(calls)
+            marks = default_marks("all", amount)
+            limits.append(Limit(scope="all", unit="calls", amount=amount, per_ns=WINDOWS["hour"], marks=marks))
     except ValueError as error:
         problems.environment_error("API_CALL_BUDGET_PER_HOUR", str(error))
     try:

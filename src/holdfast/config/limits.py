@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from holdfast.config.document import Section, Value
 from holdfast.config.quantities import count, money, shown
 from holdfast.errors import did_you_mean
-from holdfast.policy.limit import WINDOWS, Limit, Scope, Unit
+from holdfast.policy.limit import WINDOWS, Limit, Scope, Unit, default_marks
 
 SCOPES: tuple[Scope, ...] = tuple(scope for scope in get_args(Scope) if scope != "tool")
 """Tools are not guarded by this version: a limit on them would never refuse anything."""
@@ -55,7 +55,9 @@ def _limit(section: Section, owner: str) -> Limit | None:
     unit: Unit = written[0] if written else "calls"
     amount = amounts[unit]
     alert_at = section.get("alert_at")
-    marks = () if alert_at is None or amount is None else _marks(alert_at, unit, amount)
+    marks: tuple[int, ...] = ()
+    if amount is not None:
+        marks = default_marks(counted, amount) if alert_at is None else _marks(alert_at, unit, amount)
     section.close()
     return None if amount is None else Limit(scope=counted, unit=unit, amount=amount, per_ns=per_ns, owner=owner, marks=marks)
 
