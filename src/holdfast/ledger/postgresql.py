@@ -101,3 +101,6 @@ class _Postgresql:
         if "No space left" in cause or "disk full" in cause:
             return f"{where} cannot be written because the server's disk is full; free some space there."
         return f"{where} cannot be reached ({first}); check that the server runs and that its address is right."
+
+
+PLUGIN = PostgresqlLedger
