@@ -101,7 +101,7 @@ def test_what_the_contract_asks_for_and_this_version_lacks_is_said() -> None:
     config = load(Path(__file__).parent / "contract.yaml", KEYS)
     said = [warning.split("contract.yaml:")[1].split(":")[:2] for warning in config.warnings]
     assert said == [
-        ["7", " tools.crm"],
+        ["7", " tools.crm.headers.Authorization"],
         ["15", " agents.support.routes.gpt-5.1"],
         ["15", " agents.support.routes.gpt-5.1"],
         ["24", " agents.support.on_unavailable"],
