@@ -72,8 +72,8 @@ class Denied(Struct, frozen=True):
 
 
 class Gate:
-    """limits: those on everything together. kills: tells what is killed now. allow_unchecked: let calls through when the limits cannot
-    be checked. waiting: calls that wait for the ledger, also those whose client has left."""
+    """limits: those on everything together. kills: tells what is killed now. allow_unchecked: let calls through when the ledger cannot
+    be asked. waiting: calls that wait for the ledger, also those whose client has left."""
 
     def __init__(
         self, limiter: Limiter, limits: tuple[Limit, ...], turns: Turns, kill_switch: KillSwitch, *, allow_unchecked: bool = False
@@ -81,7 +81,6 @@ class Gate:
         self.kills = kill_switch.kills
         self.waiting = 0
         self._limiter = limiter
-        self.kills = kill_switch.kills
         self._limits = limits
         self._turns = turns
         self._allow_unchecked = allow_unchecked
@@ -166,7 +165,7 @@ class Gate:
     def _outcome(self, found: Bounds, outcome: Reservation | LimitReached | LedgerUnavailable, turn: Turn | None) -> Admitted | Denied:
         if isinstance(outcome, Reservation):
             return Admitted(found, outcome, turn)
-        if self._allow_unchecked and isinstance(outcome, LedgerUnavailable):
+        if self._allow_unchecked and isinstance(outcome, LedgerUnavailable) and not outcome.own:
             return Admitted(found, Reservation(self._limiter, [], found.ask.most), turn, outcome.reason)
         if turn is not None:
             turn.cancel()
