@@ -114,4 +114,4 @@ def test_tools_are_counted_apart_by_limits_of_everybody_and_of_an_agent() -> Non
     text = "limits: [{usd: 5, per: day, scope: tool}]\nagents: {a: {limits: [{calls: 2, per: total, scope: tool}]}}"
     gateway = loaded(text, {}).gateway
     assert [(limit.scope, limit.unit, limit.owner) for limit in gateway.limits] == [("tool", "usd", "")]
-    assert gateway.agents[0].limits == (Limit(scope="tool", unit="calls", amount=2, owner="a"),)
+    assert gateway.agents[0].limits == (Limit(scope="tool", unit="calls", amount=2, owner="a", marks=(1, 2)),)
