@@ -18,7 +18,9 @@ from holdfast.testing.simulated_provider import SimulatedProvider, running_in_th
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SECRETS = {"OPENAI_API_KEY": "sk-1", "ANTHROPIC_API_KEY": "sk-2", "RESERVE_KEY": "sk-3", "SUPPORT_AGENT_KEY": "key"}
+SECRETS = {"OPENAI_API_KEY": "sk-1", "ANTHROPIC_API_KEY": "sk-2", "RESERVE_KEY": "sk-3", "SUPPORT_AGENT_KEY": "key"} | {
+    "HOLDFAST_LEDGER_URL": "postgresql://holdfast:word@db.example.com/holdfast"
+}
 
 
 def blocks(kind: str) -> list[object]:

@@ -63,7 +63,9 @@ def test_the_default_providers_go_to_their_own_hosts_with_their_own_keys() -> No
 
 def test_the_contract_of_the_design_is_read_whole() -> None:
     config = load(Path(__file__).parent / "contract.yaml", KEYS)
-    assert config.gateway.limits == (Limit(scope="all", unit="usd", amount=2000 * NANO, per_ns=WINDOWS["day"]),)
+    assert config.gateway.limits == (
+        Limit(scope="all", unit="usd", amount=2000 * NANO, per_ns=WINDOWS["day"], marks=(1000 * NANO, 1600 * NANO, 2000 * NANO)),
+    )
     assert only_agent(config) == AgentOptions(
         name="support",
         key="hf-support",
@@ -72,10 +74,17 @@ def test_the_contract_of_the_design_is_read_whole() -> None:
             "*": (Target("openai", "*"),),
         },
         limits=(
-            Limit(scope="agent", unit="calls", amount=1000, per_ns=WINDOWS["hour"], owner="support"),
+            Limit(scope="agent", unit="calls", amount=1000, per_ns=WINDOWS["hour"], owner="support", marks=(500, 800, 1000)),
             Limit(scope="agent", unit="usd", amount=500 * NANO, per_ns=WINDOWS["day"], owner="support", marks=(400 * NANO,)),
             Limit(scope="interaction", unit="usd", amount=NANO // 2, per_ns=None, owner="support"),
-            Limit(scope="user", unit="usd", amount=5 * NANO, per_ns=WINDOWS["hour"], owner="support"),
+            Limit(
+                scope="user",
+                unit="usd",
+                amount=5 * NANO,
+                per_ns=WINDOWS["hour"],
+                owner="support",
+                marks=(5 * NANO // 2, 4 * NANO, 5 * NANO),
+            ),
         ),
         timeouts=Timeouts(connect_ns=5 * SECOND, first_token_ns=20 * SECOND, idle_ns=30 * SECOND, total_ns=120 * SECOND),
         retries=type(only_agent(config).retries)(max=3),
@@ -92,7 +101,7 @@ def test_what_the_contract_asks_for_and_this_version_lacks_is_said() -> None:
     config = load(Path(__file__).parent / "contract.yaml", KEYS)
     said = [warning.split("contract.yaml:")[1].split(":")[:2] for warning in config.warnings]
     assert said == [
-        ["7", " tools.crm"],
+        ["7", " tools.crm.headers.Authorization"],
         ["15", " agents.support.routes.gpt-5.1"],
         ["15", " agents.support.routes.gpt-5.1"],
         ["24", " agents.support.on_unavailable"],
@@ -141,6 +150,11 @@ def test_what_a_limit_counts_and_over_which_window(written: str, scope: str, per
         ("{usd: 10, alert_at: [50%, 90%]}", (5 * NANO, 9 * NANO)),
         ("{calls: 3, alert_at: 50%}", (2,)),
         ("{calls: 3, alert_at: 3}", (3,)),
+        ("{calls: 3, alert_at: []}", ()),
+        ("{calls: 10}", (5, 8, 10)),
+        ("{calls: 1}", (1,)),
+        ("{calls: 0}", ()),
+        ("{calls: 10, per: interaction}", ()),
     ],
 )
 def test_marks_are_shares_or_amounts(written: str, marks: tuple[int, ...]) -> None:
@@ -159,7 +173,7 @@ def test_limits_that_count_the_same_become_the_smallest_with_every_mark(written:
 def test_the_checklists_variables_limit_calls_and_watch_costs() -> None:
     limits = load(None, {"API_CALL_BUDGET_PER_HOUR": "1000", "COST_THRESHOLD_ALERT": "500"}).gateway.limits
     assert limits == (
-        Limit(scope="all", unit="calls", amount=1000, per_ns=WINDOWS["hour"]),
+        Limit(scope="all", unit="calls", amount=1000, per_ns=WINDOWS["hour"], marks=(500, 800, 1000)),
         Limit(scope="all", unit="usd", amount=WATCH_ONLY, per_ns=WINDOWS["month"], marks=(500 * NANO,)),
     )
     assert [limit.binding for limit in limits] == [True, False]

@@ -40,7 +40,10 @@ def errors(text: str, environment: dict[str, str] | None = None) -> list[str]:
         ("limits: [{usd: 5, pre: day}]\n", 'holdfast.yaml:1: limits[1].pre: unknown key; did you mean "per"?'),
         ("limits:\n - {usd: 5}\n - {usd: 5, per: dya}\n", 'holdfast.yaml:3: limits[2].per: unknown window "dya"; did you mean "day"?'),
         ("limits: [{usd: 5, scope: agnet}]\n", 'holdfast.yaml:1: limits[1].scope: unknown scope "agnet"; did you mean "agent"?'),
-        ("limits: [{usd: 5, scope: tool}]\n", "holdfast.yaml:1: limits[1].scope: limits on tools are not supported by this version"),
+        (
+            "limits: [{tokens: 5, scope: tool}]\n",
+            "holdfast.yaml:1: limits[1]: calls through tools use no tokens; limit calls or usd",
+        ),
         (
             "limits: [{usd: 5, scope: user, per: run}]\n",
             "holdfast.yaml:1: limits[1].scope: contradicts per: run, which counts each run in total",

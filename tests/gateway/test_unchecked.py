@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from holdfast.errors import StorageError
 from holdfast.gateway.options import GatewayOptions
 from holdfast.testing.memory_gateway import MemoryGateway
@@ -38,3 +40,12 @@ def test_once_they_can_be_checked_again_they_are(options_of: Callable[[str], Gat
     world.call("POST", "/v1/chat/completions", CHAT)
     world.ledger.failing = None
     assert [world.call("POST", "/v1/chat/completions", CHAT).status for _ in range(2)] == [0, 402]
+
+
+def test_more_users_than_can_be_counted_lift_no_limit(options_of: Callable[[str], GatewayOptions], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.execution.limiter.MOST_ACCOUNTS", 5)
+    yaml = "agents: {a: {routes: {'*': [simulated/*]}}}\nlimits: [{calls: 2, per: hour}, {calls: 1, per: hour, scope: user}]"
+    world = MemoryGateway(options_of(yaml), allow_unchecked=True)
+    statuses = [world.call("POST", "/v1/chat/completions", CHAT | {"user": f"user {at}"}).status for at in range(10)]
+    assert len(world.upstream.exchanges) == 2
+    assert set(statuses[2:]) <= {402, 503}

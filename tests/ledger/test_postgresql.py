@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from holdfast.clock import SECOND
 from holdfast.errors import ConfigError, StorageError
 from holdfast.execution.ledger import Lease, LeaseRequest
-from holdfast.ledger.postgresql import PostgresqlLedger, read_spent
+from holdfast.ledger.postgresql import PostgresqlLedger, _Postgresql, read_spent
 from holdfast.policy.allowance import FOREVER_NS, Rows
 from holdfast.testing import FakeClock
 
@@ -55,6 +56,13 @@ def test_processes_that_share_a_database_are_granted_the_limit_together_and_no_c
         total += int(out)
     assert 950 <= total <= 1_000
     assert read_spent(url, 0) == {"|all=|calls|total": total}
+
+
+def test_a_burst_of_more_accounts_than_a_server_has_locks_for_is_locked_all_the_same(postgresql: Any) -> None:
+    dialect = _Postgresql(postgresql.new_database(), 10 * SECOND)
+    with dialect.engine.begin() as connection:
+        dialect.lock(connection, [f"user {at}" for at in range(50_000)])
+        dialect.lock(connection, ["user 7"])
 
 
 def test_a_server_that_is_restarted_between_two_questions_costs_no_error(open_postgresql: Callable[..., Any], postgresql: Any) -> None:

@@ -74,6 +74,7 @@ def test_the_addresses_and_keys_that_the_sdks_read_point_to_the_gateway() -> Non
         "ANTHROPIC_API_URL": GATEWAY,
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
+        "HOLDFAST_TOOLS_URL": f"{GATEWAY}/tools",
         "HOLDFAST_RUN": "0190-run",
     }
 

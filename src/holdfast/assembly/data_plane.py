@@ -160,7 +160,7 @@ def _parts(options: GatewayOptions, clock: SystemClock, client: Client, gate: Ga
         gate=gate,
         recorder=recorder,
         conversations=Conversations(hooks.places),
-        routing=Routing(options.providers),
+        routing=Routing(options.providers, options.tools),
         in_progress=set(),
         uniform=source.random,
         bits=source.getrandbits,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from holdfast import plugins
 from holdfast.clock import Clock
 from holdfast.config.ledger import LedgerOptions
 from holdfast.errors import HoldfastError, StorageError
@@ -15,7 +16,6 @@ from holdfast.execution.limiter import Limiter
 from holdfast.execution.recording import Recorder
 from holdfast.execution.watch import Notice
 from holdfast.ledger.database import DatabaseLedger, Post
-from holdfast.ledger.postgresql import PostgresqlLedger
 from holdfast.ledger.sqlite import SqliteLedger
 from holdfast.shared.slate import Dead, FileSlate, the_dead
 
@@ -57,7 +57,8 @@ def open_limits(options: LedgerOptions, data_dir: Path, holder: str, clock: Cloc
 
 def _open_ledger(options: LedgerOptions, data_dir: Path, holder: str, clock: Clock, post: Post) -> DatabaseLedger:
     if options.url:
-        return PostgresqlLedger(options.url, holder, clock, post)
+        ledger: DatabaseLedger = plugins.load("ledger", "postgresql")(options.url, holder, clock, post)  # 20 ms that others need not pay
+        return ledger
     return SqliteLedger(data_dir / "ledger.sqlite", holder, clock, post, lazy=options.allow_unchecked)
 
 

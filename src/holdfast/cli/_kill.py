@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 Agent = Annotated[str, typer.Option("--agent", metavar="NAME", help="One agent.", show_default=False)]
 Release = Annotated[str, typer.Option("--release", metavar="TAG", help="One release, of whichever agent.", show_default=False)]
 Model = Annotated[str, typer.Option("--model", metavar="NAME", help="One model: as agents name it, or PROVIDER/MODEL.", show_default=False)]
-Tool = Annotated[str, typer.Option("--tool", metavar="NAME", help="One tool: answers that call it are stopped.", show_default=False)]
+Tool = Annotated[
+    str,
+    typer.Option(
+        "--tool", metavar="NAME", help="One tool: calls through /tools/NAME and answers that call it are stopped.", show_default=False
+    ),
+]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; agents, logs and `holdfast status` say it.")]
 Author = Annotated[str, typer.Option("--author", metavar="WHO", help="Who does it (default: user@host).", show_default=False)]
 

@@ -17,8 +17,9 @@ from holdfast.config.limits import merged, read_limits
 from holdfast.config.providers import read_providers
 from holdfast.config.quantities import count, money, shown
 from holdfast.config.rates import read_rates
+from holdfast.config.tools import read_tools
 from holdfast.gateway.options import GatewayOptions
-from holdfast.policy.limit import WATCH_ONLY, WINDOWS, Limit
+from holdfast.policy.limit import WATCH_ONLY, WINDOWS, Limit, default_marks
 from holdfast.providers import ProviderKind
 from holdfast.secrets import Secret, Secrets, Surroundings
 
@@ -96,6 +97,7 @@ def load(path: Path | None, environment: Mapping[str, str], text: str | None = N
     top.read("version", _version, 1)
     providers = read_providers(top, secrets)
     agents = read_agents(top, providers.options, secrets)
+    tools = read_tools(top, secrets)
     limits = merged([*read_limits(top, ""), *_environment_limits(environment, problems)])
     rates = read_rates(top, "top")
     ledger = read_ledger(top, secrets)
@@ -103,7 +105,7 @@ def load(path: Path | None, environment: Mapping[str, str], text: str | None = N
     top.close()
     problems.check()
     return Config(
-        gateway=GatewayOptions(agents=agents, providers=providers.options, limits=limits, rates=rates),
+        gateway=GatewayOptions(agents=agents, providers=providers.options, tools=tools, limits=limits, rates=rates),
         ledger=ledger,
         warnings=(*problems.warnings, *secrets.cautions),
         secrets=frozenset(secrets.values),
@@ -129,7 +131,9 @@ def _environment_limits(environment: Mapping[str, str], problems: Problems) -> l
     calls, threshold = environment.get("API_CALL_BUDGET_PER_HOUR", "").strip(), environment.get("COST_THRESHOLD_ALERT", "").strip()
     try:
         if calls:
-            limits.append(Limit(scope="all", unit="calls", amount=count(calls), per_ns=WINDOWS["hour"]))
+            amount = count(calls)
+            marks = default_marks("all", amount)
+            limits.append(Limit(scope="all", unit="calls", amount=amount, per_ns=WINDOWS["hour"], marks=marks))
     except ValueError as error:
         problems.environment_error("API_CALL_BUDGET_PER_HOUR", str(error))
     try:

@@ -10,10 +10,9 @@ from msgspec.structs import replace
 from holdfast.config.document import Section, Value
 from holdfast.config.quantities import count, money, shown
 from holdfast.errors import did_you_mean
-from holdfast.policy.limit import WINDOWS, Limit, Scope, Unit
+from holdfast.policy.limit import WINDOWS, Limit, Scope, Unit, default_marks
 
-SCOPES: tuple[Scope, ...] = tuple(scope for scope in get_args(Scope) if scope != "tool")
-"""Tools are not guarded by this version: a limit on them would never refuse anything."""
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
@@ -52,10 +51,14 @@ def _limit(section: Section, owner: str) -> Limit | None:
         scope.error(f"contradicts per: {whole}, which counts each {whole} in total")
     if len(written) != 1:
         section.error("a limit needs one of usd, calls and tokens")
+    if amounts["tokens"] is not None and counted == "tool":
+        section.error("calls through tools use no tokens; limit calls or usd")
     unit: Unit = written[0] if written else "calls"
     amount = amounts[unit]
     alert_at = section.get("alert_at")
-    marks = () if alert_at is None or amount is None else _marks(alert_at, unit, amount)
+    marks: tuple[int, ...] = ()
+    if amount is not None:
+        marks = default_marks(counted, amount) if alert_at is None else _marks(alert_at, unit, amount)
     section.close()
     return None if amount is None else Limit(scope=counted, unit=unit, amount=amount, per_ns=per_ns, owner=owner, marks=marks)
 
@@ -78,8 +81,6 @@ def _scope(text: str) -> Scope:
     for scope in SCOPES:
         if scope == text:
             return scope
-    if text == "tool":
-        raise ValueError("limits on tools are not supported by this version")
     raise ValueError(f"unknown scope {shown(text)}{did_you_mean(text, SCOPES)}")
 
 

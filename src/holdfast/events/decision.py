@@ -7,10 +7,10 @@ from msgspec import Raw, Struct
 from holdfast.events.instant import Instant
 from holdfast.events.usage import Usage
 
-CostSource = Literal["provider", "bound", "free", "unpriced"]
-"""provider: from the usage that the provider reported; bound: the reserved upper bound, because no usage came;
-free: nothing was billed; unpriced: the model has no price, or no usage came and nothing bounded it, so the cost is not known (never
-shown as $0)."""
+CostSource = Literal["provider", "bound", "per_call", "free", "unpriced"]
+"""provider: from the usage that the provider reported; bound: the reserved upper bound, because no usage came; per_call: the configured
+price of a call through a tool; free: nothing was billed; unpriced: the model has no price, or no usage came and nothing bounded it, so the
+cost is not known (never shown as $0)."""
 
 
 class Decision(Struct, frozen=True, kw_only=True, tag="decision", tag_field="kind", omit_defaults=True):

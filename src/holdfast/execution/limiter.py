@@ -35,8 +35,10 @@ OTHERS_NS = 100 * MILLISECOND
 """How long a refusal is repeated without asking while other holders might give something back."""
 
 Charge = tuple[Limit, str]
-_TOO_MANY = LedgerUnavailable("too many users, interactions or other limited things within a minute; send the call again after it.")
-_CLOSING = LedgerUnavailable("Holdfast is shutting down; send the call again once it is back.")
+_TOO_MANY = LedgerUnavailable(
+    "too many users, interactions or other limited things within a minute; send the call again after it.", own=True
+)
+_CLOSING = LedgerUnavailable("Holdfast is shutting down; send the call again once it is back.", own=True)
 
 
 class Limiter:

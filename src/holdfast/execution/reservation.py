@@ -41,9 +41,11 @@ UNITS: tuple[Unit, Unit, Unit] = ("usd", "calls", "tokens")
 
 
 class LedgerUnavailable(Struct, frozen=True):
-    """The limits could not be checked, so the call must not run. reason: one sentence with the way out."""
+    """The limits could not be checked, so the call must not run. reason: one sentence with the way out. own: it is this process that
+    cannot, not the ledger."""
 
     reason: str
+    own: bool = False
 
 
 class Settling(Protocol):

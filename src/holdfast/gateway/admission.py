@@ -49,7 +49,7 @@ _NONE_ADDED = Added()
 class Bounds(Struct, frozen=True, kw_only=True):
     """What one attempt of `call` at `model` may use. rates: None when the model has no price; dearest: the same for a call of unknown
     length, where its length is not known. input_bound: without what the provider's tools read. max_output: None when nothing bounds the
-    output."""
+    output. of_tool: it is a call through a tool, whose rates are a price per call."""
 
     call: Call
     model: str
@@ -60,6 +60,7 @@ class Bounds(Struct, frozen=True, kw_only=True):
     choices: int
     ask: Ask
     added: Added = _NONE_ADDED
+    of_tool: bool = False
 
 
 class Cost(Struct, frozen=True):
@@ -120,6 +121,17 @@ def bounds(
     )
 
 
+def tool_bounds(call: Call, tool: str, rates: Rates | None, drawn: Charges) -> Bounds | Refusal:
+    """The same for a call through a tool: its price, and no tokens."""
+    spend_limit, _ = _binding(drawn)
+    if spend_limit is not None and rates is None:
+        way_out = f"write tools.{tool}.price_per_call in the configuration (0 for what is free)"
+        return _refused("tool_without_price", call, spend_limit, f"the tool {tool} has no price", way_out)
+    price = 0 if rates is None else rates.per_call
+    ask = Ask(usd_least=0, usd_most=min(price, _MOST_WATCHED)) if spend_limit is None else Ask(usd_least=price, usd_most=price)
+    return Bounds(call=call, model="", rates=rates, dearest=rates, input_bound=0, max_output=0, choices=1, ask=ask, of_tool=True)
+
+
 def _ask(
     call: Call,
     rates: Rates | None,
@@ -171,6 +183,8 @@ def settlement(result: AttemptResult, answer: Answer | None, bounds: Bounds, res
     An error answer is free. Where the provider may have worked without saying how much, the bound counts: of what was generated for a
     stream that was cut after its first token, where nothing of it can have been hidden, of everything otherwise.
     """
+    if bounds.of_tool:
+        return _of_tool(result, bounds.rates)
     usage = None if answer is None or not answer.complete else answer.usage
     if usage is not None:
         used = usage.input + usage.output
@@ -184,6 +198,13 @@ def settlement(result: AttemptResult, answer: Answer | None, bounds: Bounds, res
     if result.status >= 400 and result.error is None:
         return Cost(0, 0, "free", None)
     return _unreported(result, bounds, reserved, tokens)
+
+
+def _of_tool(result: AttemptResult, rates: Rates | None) -> Cost:
+    """A tool may bill whatever was sent to it, also what it then rejects or does not answer; only what it failed at itself is free."""
+    if result.status >= 500:
+        return Cost(0, 0, "free", None)
+    return Cost(None, 0, "unpriced", None) if rates is None else Cost(rates.per_call, rates.per_call, "per_call", None)
 
 
 def _unreported(result: AttemptResult, bounds: Bounds, reserved: Nano, tokens: int) -> Cost:

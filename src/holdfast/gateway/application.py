@@ -5,7 +5,7 @@ from collections.abc import Callable
 from holdfast.gateway import refusals
 from holdfast.gateway.call import GuardedCall
 from holdfast.gateway.delivery import Delivery
-from holdfast.gateway.endpoints import endpoint, guarded, is_relayable, unread
+from holdfast.gateway.endpoints import TOOLS, endpoint, guarded, is_relayable, stays_below, tool_call, unread
 from holdfast.gateway.identity import Caller, Identities
 from holdfast.gateway.parts import Parts
 from holdfast.http.message import Request, Response
@@ -64,8 +64,23 @@ class Gateway:
             Delivery(response, models or unread(request.method, request.path, family)).refusal(refusals.too_many_calls(self._max_calls))
         elif models is not None:
             GuardedCall(self._parts, caller, models, request, response).start()
+        elif request.path.startswith(TOOLS):
+            self._call_tool(caller, request, response)
         else:
             self._pass_through(family, caller, request, response)
+
+    def _call_tool(self, caller: Caller, request: Request, response: Response) -> None:
+        """The API of a tool, which speaks no format that is known here."""
+        (name, path), tools = tool_call(request.path), self._parts.routing.tools
+        asked = unread(request.method, path or b"/", "openai")
+        if name not in tools:
+            Delivery(response, asked).refusal(refusals.unknown_tool(name, tools))
+        elif not stays_below(path):
+            Delivery(response, asked).refusal(refusals.strange_path(asked.api))
+        elif request.header(b"sec-websocket-key") is not None:
+            Delivery(response, asked).refusal(refusals.websocket(asked.api))
+        else:
+            GuardedCall(self._parts, caller, asked, request, response).start_tool(*tools[name])
 
     def _pass_through(self, family: Family, caller: Caller, request: Request, response: Response) -> None:
         """Other paths of a provider's API: only those that the configuration lets through."""

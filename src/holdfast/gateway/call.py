@@ -23,12 +23,12 @@ from holdfast.gateway.gate import Admitted, Denied, Entry, killed, killed_tool
 from holdfast.gateway.headers import own_headers
 from holdfast.gateway.identity import Caller
 from holdfast.gateway.incoming import answer_of, without_secret
-from holdfast.gateway.options import Passthrough, Reply
+from holdfast.gateway.options import Passthrough, Reply, ToolOptions
 from holdfast.gateway.origin import history_of, origin_of
 from holdfast.gateway.outgoing import attempt_options, upstream_request
 from holdfast.gateway.parts import Parts
 from holdfast.gateway.recording import CallRecord, Subject
-from holdfast.gateway.recovery import Recovery, may_fall_back
+from holdfast.gateway.recovery import ONCE, Recovery, may_fall_back
 from holdfast.gateway.routing import Destination
 from holdfast.http.message import Request, Response
 from holdfast.policy.history import Claim
@@ -103,6 +103,13 @@ class GuardedCall:
         self._price = allowed.price
         self._begin((destination,))
 
+    def start_tool(self, destination: Destination, tool: ToolOptions) -> None:
+        """Relay the request unread to a tool, once: nobody here knows whether it may be done twice."""
+        self._price, self._recovery = tool.price, Recovery(ONCE)
+        if tool.timeout_ns is not None:
+            self._total_at_ns = min(self._total_at_ns, self._began_ns + tool.timeout_ns)
+        self._begin((destination,))
+
     def _begin(self, destinations: tuple[Destination | Reply, ...]) -> None:
         self._identify()
         self._destinations = destinations
@@ -149,7 +156,7 @@ class GuardedCall:
         elif isinstance(destination, Reply):
             self._reply(destination)
         elif destination.provider.key_error:
-            self._without_attempt(refusals.no_key(destination.provider.name, destination.provider.key_error))
+            self._without_attempt(refusals.no_key(destination.owner, destination.provider.key_error))
         else:
             self._parts.gate.admit(self._entry, destination, self._admitted, last=self._at + 1 == len(self._destinations))
 

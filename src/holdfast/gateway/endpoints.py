@@ -63,6 +63,25 @@ def is_relayable(path: bytes) -> bool:
     return not any(folded.endswith(guarded) or folded == guarded.removeprefix(b"/v1") for _, guarded in _EXACT)
 
 
+TOOLS = b"/tools/"
+"""What the paths of calls through tools begin with."""
+
+
+def tool_call(path: bytes) -> tuple[str, bytes]:
+    """The tool that a path under `TOOLS` names, and the path of its API that is asked for, "" or with a slash in front."""
+    name, slash, rest = path[len(TOOLS) :].partition(b"/")
+    return name.decode("latin-1"), slash + rest
+
+
+def stays_below(path: bytes) -> bool:
+    """Whether a path, as `tool_call` gives it, leads to nothing outside the prefix that it is put behind, however a server folds it.
+
+    A slash at its end is its own, and so are encoded ones within.
+    """
+    inner = path.removesuffix(b"/")
+    return not inner or (_is_plain(inner) and all(31 < byte != 127 for byte in unquote_to_bytes(inner)))
+
+
 def _is_plain(path: bytes) -> bool:
     """Whether nothing in a path can be folded away, not even after decoding: names of models may hold an encoded slash."""
     decoded = unquote_to_bytes(path)

@@ -15,7 +15,7 @@ from holdfast.execution.limiter import LedgerUnavailable, Limiter, Reservation
 from holdfast.execution.turn import Excess, Turn
 from holdfast.execution.upstream import Headers
 from holdfast.gateway import refusals
-from holdfast.gateway.admission import Bounds, Charges, Cost, bounds, charges
+from holdfast.gateway.admission import Bounds, Charges, Cost, bounds, charges, tool_bounds
 from holdfast.gateway.endpoints import Endpoint
 from holdfast.gateway.options import AgentOptions, Reply
 from holdfast.gateway.recording import Origin
@@ -72,8 +72,8 @@ class Denied(Struct, frozen=True):
 
 
 class Gate:
-    """limits: those on everything together. kills: tells what is killed now. allow_unchecked: let calls through when the limits cannot
-    be checked. waiting: calls that wait for the ledger, also those whose client has left."""
+    """limits: those on everything together. kills: tells what is killed now. allow_unchecked: let calls through when the ledger cannot
+    be asked. waiting: calls that wait for the ledger, also those whose client has left."""
 
     def __init__(
         self, limiter: Limiter, limits: tuple[Limit, ...], turns: Turns, kill_switch: KillSwitch, *, allow_unchecked: bool = False
@@ -81,7 +81,6 @@ class Gate:
         self.kills = kill_switch.kills
         self.waiting = 0
         self._limiter = limiter
-        self.kills = kill_switch.kills
         self._limits = limits
         self._turns = turns
         self._allow_unchecked = allow_unchecked
@@ -94,8 +93,7 @@ class Gate:
         """
         values = _values(entry, destination)
         drawn = charges(self._limits + entry.agent.limits, values)
-        rates, provider = _rates(entry, destination), destination.provider
-        found = bounds(entry.call, destination.model, rates, drawn, entry.agent.default_max_output, provider, entry.history)
+        found = _bounds(entry, destination, drawn)
         if isinstance(found, Refusal):
             done(Denied(found))
         elif self._turns.is_free(entry.agent, destination):
@@ -111,7 +109,7 @@ class Gate:
 
     def heard(self, entry: Entry, destination: Destination, turn: Turn | None, status: int, headers: Headers) -> None:
         """The head of an answer has come."""
-        if not entry.endpoint.free:
+        if not (entry.endpoint.free or destination.tool):
             self._turns.heard(destination, turn, status, headers)
 
     def ended(self, entry: Entry, destination: Destination, turn: Turn | None, result: AttemptResult, cost: Cost) -> None:
@@ -157,7 +155,7 @@ class Gate:
             destination=destination,
             values=values,
             until_ns=entry.total_at_ns,
-            free=entry.endpoint.free,
+            free=entry.endpoint.free or bool(destination.tool),
             last=last,
         )
         waiting = self._turns.ask(wish, turned)
@@ -167,7 +165,7 @@ class Gate:
     def _outcome(self, found: Bounds, outcome: Reservation | LimitReached | LedgerUnavailable, turn: Turn | None) -> Admitted | Denied:
         if isinstance(outcome, Reservation):
             return Admitted(found, outcome, turn)
-        if self._allow_unchecked and isinstance(outcome, LedgerUnavailable):
+        if self._allow_unchecked and isinstance(outcome, LedgerUnavailable) and not outcome.own:
             return Admitted(found, Reservation(self._limiter, [], found.ask.most), turn, outcome.reason)
         if turn is not None:
             turn.cancel()
@@ -195,11 +193,18 @@ def killed(kills: Kills, entry: Entry, destination: Destination | Reply) -> Deni
         return None
     call, target = entry.call, ("", "") if isinstance(destination, Reply) else (destination.model, destination.label)
     kill = kills.stopping((entry.origin.agent, entry.agent.name, entry.agent.based_on), entry.origin.release, (call.model, *target))
+    if isinstance(destination, Destination) and destination.tool:
+        kill = _sharper(kill, kills.forbidden_tool((destination.tool,)))
     if kill is None and kills.tools and call.tools is not None:
         kill = next((tool for name, tool in kills.tools.items() if provider_runs(call.tools, name)), None)
     if kill is None:
         return None
     return Denied(refusals.killed(kill), kill=kill, elsewhere=kill.scope == "model" and kill.value != call.model)
+
+
+def _sharper(kill: Kill | None, other: Kill | None) -> Kill | None:
+    """Of two kills that stop the same call the one that cuts, else the first."""
+    return other if kill is None or (other is not None and other.mode == "cut") else kill
 
 
 def _values(entry: Entry, destination: Destination) -> dict[Scope, str]:
@@ -213,7 +218,16 @@ def _values(entry: Entry, destination: Destination) -> dict[Scope, str]:
         values["interaction"] = origin.interaction
     if destination.model:
         values["model"] = destination.model
+    if destination.tool:
+        values["tool"] = destination.tool
     return values
+
+
+def _bounds(entry: Entry, destination: Destination, drawn: Charges) -> Bounds | Refusal:
+    rates = _rates(entry, destination)
+    if destination.tool:
+        return tool_bounds(entry.call, destination.tool, rates, drawn)
+    return bounds(entry.call, destination.model, rates, drawn, entry.agent.default_max_output, destination.provider, entry.history)
 
 
 def _rates(entry: Entry, destination: Destination) -> Rates | None:

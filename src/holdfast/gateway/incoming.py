@@ -12,10 +12,10 @@ def answer_of(result: AttemptResult, wire_format: WireFormat | None) -> Answer |
     """What was answered, as far as it came; None for error answers and for what is not an answer, which becomes the result's error."""
     if result.stream is not None:
         return result.stream.answer()
-    if result.error is not None or not 200 <= result.status < 300:
-        return None
-    if wire_format is None:
+    if wire_format is None and result.error is None and 200 <= result.status < 400:
         return _UNREAD
+    if wire_format is None or result.error is not None or not 200 <= result.status < 300:
+        return None
     try:
         return wire_format.answer(result.body)
     except MalformedAnswer as error:
@@ -25,5 +25,6 @@ def answer_of(result: AttemptResult, wire_format: WireFormat | None) -> Answer |
 
 def without_secret(body: bytes, destination: Destination) -> bytes:
     """Some servers repeat the key that they reject; neither the agent nor the record may learn it."""
-    key = destination.provider.key
-    return body.replace(key.encode(), b"***") if key else body
+    for secret in destination.secrets:
+        body = body.replace(secret, b"***")
+    return body

@@ -66,6 +66,24 @@ class ProviderOptions(Struct, frozen=True, kw_only=True):
         return next((price for pattern, price in self.hosted_tools if matches(pattern, kind)), None)
 
 
+class ToolOptions(Struct, frozen=True, kw_only=True):
+    """An API that agents call through `/tools/NAME`.
+
+    prefix: of its paths. headers: that Holdfast sets, in place of the agent's of the same name. secrets: what of them nobody may see.
+    error: why a secret is missing, and the way out; its calls are refused with it. "" otherwise. price: nano-dollars per call, None: not
+    known. timeout_ns: of a whole call, None: the agent's.
+    """
+
+    name: str
+    origin: Origin
+    prefix: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
+    error: str = ""
+    price: int | None = None
+    timeout_ns: int | None = None
+
+
 class Target(Struct, frozen=True):
     """Provider and model; model "*" is the one that the agent asked for."""
 
@@ -106,6 +124,7 @@ class GatewayOptions(Struct, frozen=True, kw_only=True):
 
     agents: tuple[AgentOptions, ...]
     providers: tuple[ProviderOptions, ...]
+    tools: tuple[ToolOptions, ...] = ()
     limits: tuple[Limit, ...] = ()
     rates: tuple[Rate, ...] = ()
     run: str = ""

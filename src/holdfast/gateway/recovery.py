@@ -4,6 +4,9 @@ from holdfast.errors import TimedOut
 from holdfast.execution.attempt import AttemptResult
 from holdfast.policy.retry import FALLBACK_STATUS, RETRYABLE_STATUS, RetryOptions, backoff_ns
 
+ONCE = RetryOptions(max=0)
+"""For what must not be done again."""
+
 
 class Recovery:
     """Counts the retries of one call; `made` in all."""

@@ -1,7 +1,9 @@
 """What the gateway says when it denies a call, with the numbers in it. None of it looks retryable to the official SDKs, but for a rate."""
 
+from collections.abc import Iterable
+
 from holdfast.clock import SECOND, to_iso
-from holdfast.errors import MalformedRequest
+from holdfast.errors import MalformedRequest, did_you_mean
 from holdfast.execution.turn import Excess
 from holdfast.money import to_usd
 from holdfast.policy.kill import Kill
@@ -116,6 +118,17 @@ def unknown_path(api: str) -> Refusal:
     return Refusal(status=404, kind="unknown_path", message=message)
 
 
+def unknown_tool(name: str, known: Iterable[str]) -> Refusal:
+    message = f"Refused by Holdfast: the configuration has no tool {name[:64]!r}{did_you_mean(name[:64], known)}"
+    return Refusal(status=404, kind="unknown_tool", message=message)
+
+
+def strange_path(api: str) -> Refusal:
+    """A path that the tool's server may fold into another one, outside its base URL."""
+    message = f"Refused by Holdfast: {api} is not written plainly: without //, dot segments, backslashes, semicolons and %25."
+    return Refusal(status=404, kind="unknown_path", message=message)
+
+
 def websocket(api: str) -> Refusal:
     """What goes through a WebSocket could not be limited. On 426 Codex goes over to plain HTTP at once, on 404 after seven seconds."""
     message = f"Refused by Holdfast: {api} is served over plain HTTP only, without a WebSocket."
@@ -131,8 +144,10 @@ def no_destination(model: str) -> Refusal:
     )
 
 
-def no_key(provider: str, why: str) -> Refusal:
-    return Refusal(status=503, kind="provider_without_key", message=f"Refused by Holdfast: provider {provider} has no key: {why}")
+def no_key(owner: str, why: str) -> Refusal:
+    """owner: `provider openai`, `tool crm`."""
+    kind = f"{owner.partition(' ')[0]}_without_key"
+    return Refusal(status=503, kind=kind, message=f"Refused by Holdfast: {owner} has no key: {why}")
 
 
 def upstream_failed(status: int, what: str) -> Refusal:

@@ -22,7 +22,7 @@ _LEFT_ALONE = frozenset({429, 529})
 
 class Wish(Struct, frozen=True, kw_only=True):
     """One attempt that asks when it may be made. values: what each scope counts it under. until_ns: monotonic instant at which the whole
-    call ends. free: it uses no tokens, and providers count such calls apart. last: no other target follows, which could serve it sooner."""
+    call ends. free: it uses no tokens, and is counted apart. last: no other target follows, which could serve it sooner."""
 
     call: Call
     agent: AgentOptions

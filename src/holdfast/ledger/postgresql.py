@@ -17,6 +17,9 @@ from holdfast.ledger.database import DatabaseLedger, Post
 _CREATION = 0x686F6C6466617374
 """The advisory lock under which tables are created: "holdfast" in ASCII."""
 
+_LOCKS = 1024
+"""Accounts share so many advisory locks: a server has room for some thousands only, which all sessions share."""
+
 
 class PostgresqlLedger(DatabaseLedger):
     """A `holdfast.execution.ledger.Ledger` in the database at `url` (`postgresql://user:password@host/database`).
@@ -78,9 +81,9 @@ class _Postgresql:
         return True
 
     def lock(self, connection: Connection, accounts: Sequence[str]) -> None:
-        """In the order of their keys, so that no two transactions wait for each other."""
+        """In the order of their numbers, so that no two transactions wait for each other."""
         if accounts:
-            keys = sorted(int.from_bytes(blake2b(account.encode(), digest_size=8).digest(), signed=True) for account in accounts)
+            keys = sorted({int.from_bytes(blake2b(account.encode(), digest_size=8).digest()) % _LOCKS for account in accounts})
             each = func.unnest(cast(bindparam("keys"), ARRAY(BigInteger))).column_valued("key")
             connection.execute(select(func.pg_advisory_xact_lock(each)), {"keys": keys})
 
@@ -101,3 +104,6 @@ class _Postgresql:
         if "No space left" in cause or "disk full" in cause:
             return f"{where} cannot be written because the server's disk is full; free some space there."
         return f"{where} cannot be reached ({first}); check that the server runs and that its address is right."
+
+
+PLUGIN = PostgresqlLedger

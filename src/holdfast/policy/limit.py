@@ -57,6 +57,17 @@ class Limit(Struct, frozen=True, kw_only=True, cache_hash=True):
         return f"{subject}: {amount} {span}"
 
 
+MARKS = (50, 80, 100)
+"""Percent of a limit at which an event tells how far it is used, where its owner names no marks."""
+
+
+def default_marks(scope: Scope, amount: int) -> tuple[int, ...]:
+    """The amounts of `MARKS`; none for what is small and over soon: a run, an interaction."""
+    if scope in ("run", "interaction"):
+        return ()
+    return tuple(sorted({-(-amount * percent // 100) for percent in MARKS} - {0}))
+
+
 class LimitReached(Struct, frozen=True, kw_only=True):
     """The call must not run; nothing was spent on it. Amounts in the limit's unit.
 

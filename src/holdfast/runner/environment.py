@@ -94,6 +94,7 @@ def child_environment(
     kept |= {name: gateway + path for name, path in BASE_URLS.items()}
     kept |= dict.fromkeys(KEYS, key)
     kept |= _without_proxy(kept, urlsplit(gateway_url).hostname or "127.0.0.1")
+    kept["HOLDFAST_TOOLS_URL"] = f"{gateway}/tools"
     kept["HOLDFAST_RUN"] = run_id
     return kept
 

@@ -74,7 +74,9 @@ class SharedMemory:
             mapped.close()
             raise StorageError(f"{self.path} belongs to another version of Holdfast; stop that one, or remove the file")
         if mapped[16:32] != boot:
-            mapped[:] = kind + boot + bytes(size - 32)
+            if mapped[16:32] != bytes(16):  # pages of a new file are empty, and need not be touched
+                mapped[HEADER:] = bytes(size - HEADER)
+            mapped[:32] = kind + boot
         return mapped
 
 

@@ -67,7 +67,7 @@ class MemoryGateway:
                 ),
                 recorder=self.recorder,
                 conversations=self.conversations,
-                routing=Routing(options.providers),
+                routing=Routing(options.providers, options.tools),
                 in_progress=set(),
                 uniform=lambda: jitter,
                 bits=Random(seed).getrandbits,  # noqa: S311 - numbers events, the same in every run

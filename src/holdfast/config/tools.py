@@ -1,0 +1,111 @@
+"""The `tools` section: APIs that agents call through `/tools/NAME`, the headers that open them, what a call costs and may take."""
+
+import re
+
+from msgspec import Struct
+
+from holdfast.config.addresses import address, check_name
+from holdfast.config.document import Section, Value
+from holdfast.config.quantities import duration_ns, flag, money, shown
+from holdfast.errors import SecretError
+from holdfast.gateway.options import ToolOptions
+from holdfast.secrets import Secret, Secrets, parse
+
+_TRANSPORTS = frozenset(
+    {"host", "connection", "content-length", "transfer-encoding", "keep-alive", "te", "trailer", "upgrade", "expect", "accept-encoding"}
+    | {"proxy-connection", "proxy-authorization", "proxy-authenticate"}
+)
+"""Headers that Holdfast's own connection to the tool sets, or has no use for."""
+
+_SECRET_NAME = re.compile("authorization|cookie|key|token|secret|password")
+
+
+class _Header(Struct, frozen=True):
+    """secret: the part of the value that nobody may see. error: why it is not known."""
+
+    value: str = ""
+    secret: str = ""
+    error: str = ""
+
+
+def read_tools(top: Section, secrets: Secrets) -> tuple[ToolOptions, ...]:
+    """The configured tools. A secret that cannot be resolved now is a warning here, and an error of the calls that need it."""
+    found = [_tool(name, value, secrets) for name, value in top.section("tools").every()]
+    return tuple(tool for tool in found if tool is not None)
+
+
+def _tool(name: str, value: Value, secrets: Secrets) -> ToolOptions | None:
+    value.check(check_name, name)
+    section = value.section()
+    insecure = section.read("insecure", flag, False)
+    url = section.get("base_url")
+    where = None if url is None else url.read(lambda text: address(text, insecure))
+    headers = _headers(section.section("headers"), secrets)
+    timeout_ns, price = section.read("timeout", duration_ns, None), section.read("price_per_call", money, None)
+    section.close()
+    if url is None:
+        section.error("needs a base_url, such as https://crm.example.com")
+    if where is None:
+        return None
+    return ToolOptions(
+        name=name,
+        origin=where.origin,
+        prefix=where.path,
+        headers=tuple((header, read.value) for header, read in headers.items()),
+        secrets=tuple(read.secret for read in headers.values() if read.secret),
+        error=next((read.error for read in headers.values() if read.error), ""),
+        price=price,
+        timeout_ns=timeout_ns,
+    )
+
+
+def _headers(section: Section, secrets: Secrets) -> dict[str, _Header]:
+    """Header names in lower case."""
+    found: dict[str, _Header] = {}
+    for name, value in section.every():
+        value.check(_check_header_name, name)
+        if name.lower() in found:
+            value.error("written twice: capitals make no difference in the name of a header")
+        text = value.read(_check_header_value)
+        if text is not None:
+            found[name.lower()] = _header(name.lower(), text, value, secrets)
+    return found
+
+
+def _header(name: str, text: str, value: Value, secrets: Secrets) -> _Header:
+    """`SOURCE:NAME`, the same with a scheme before it (`Bearer env:TOKEN`), or plain text."""
+    reference = text.split(" ")[-1]
+    try:
+        parse(reference)
+    except SecretError:
+        if not _SECRET_NAME.search(name):
+            return _Header(text)
+        value.warn("a plain value, for everybody to see who sees the file; write a secret as a reference, such as env:NAME")
+        secret = Secret(text)
+        secrets.values.add(secret)
+        return _Header(secret, secret)
+    try:
+        secret = secrets.resolve(reference)
+    except SecretError as error:
+        why = (
+            f"{error} (a scheme such as Bearer stands before the reference, not in the secret)"
+            if "characters" in str(error)
+            else str(error)
+        )
+        value.warn(f"calls through this tool are refused: {why}")
+        return _Header(error=why)
+    return _Header(Secret(text.removesuffix(reference) + secret.reveal()), secret)
+
+
+def _check_header_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", text):
+        raise ValueError(f"not the name of a header: {shown(text)}")
+    if text.lower() in _TRANSPORTS or text.lower().startswith("x-holdfast-"):
+        raise ValueError("this header is Holdfast's own to set")
+    return text
+
+
+def _check_header_value(text: str) -> str:
+    if not text or not text.isascii() or not text.isprintable() or text != text.strip():
+        raise ValueError("expected a header's value: printable ASCII without spaces around it")
+    return text
