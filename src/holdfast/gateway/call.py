@@ -44,13 +44,7 @@ _log = logging.getLogger("holdfast.gateway")
 class GuardedCall:
     """A call in progress; it ends by itself, with an answer, a refusal or the client's leaving."""
 
-    # Python 3.11 gives an object with more than 30 attributes a hash table of its own, of 1.4 KB.
-    __slots__ = (
-        "_at", "_attempt", "_began_ns", "_began_wall_ns", "_bounds", "_call", "_call_id", "_caller", "_checked", "_claim", "_delivery",
-        "_destinations", "_endpoint", "_entry", "_format", "_killed_tools", "_last_failure", "_origin", "_over", "_parts", "_price",
-        "_record", "_recovery", "_request", "_reservation", "_rewrite", "_sent", "_served_by", "_total_at_ns", "_turn", "_waiting"
-    )  # fmt: skip
-
+    # At most 30 attributes: Python 3.11 gives an object with more of them a hash table of its own, of 1.4 KB.
     def __init__(self, parts: Parts, caller: Caller, endpoint: Endpoint, request: Request, response: Response) -> None:
         self._parts = parts
         self._caller = caller
@@ -59,7 +53,6 @@ class GuardedCall:
         self._request = request
         self._delivery = Delivery(response, endpoint)
         self._began_ns = parts.clock.monotonic_ns()
-        self._began_wall_ns = parts.clock.wall_ns()
         self._total_at_ns = self._began_ns + caller.agent.timeouts.total_ns
         self._call_id = parts.new_id()
         self._call = _NOT_PARSED
@@ -124,14 +117,15 @@ class GuardedCall:
 
     def _identify(self) -> None:
         parts, caller, call = self._parts, self._caller, self._call
-        self._origin, self._claim = origin, _ = origin_of(parts, caller, call, self._call_id)
+        began_wall_ns = parts.clock.wall_ns() - (parts.clock.monotonic_ns() - self._began_ns)
+        origin, self._claim = origin_of(parts, caller, call, self._call_id)
         subject = Subject(
             call_id=self._call_id,
             target_api=self._endpoint.api,
             format_name="" if self._format is None else self._format.name,
             call=call,
             began_ns=self._began_ns,
-            began_wall_ns=self._began_wall_ns,
+            began_wall_ns=began_wall_ns,
         )
         self._entry = Entry(
             call=call,
@@ -140,7 +134,7 @@ class GuardedCall:
             endpoint=self._endpoint,
             price=self._price,
             history=history_of(parts, caller, call),
-            began_wall_ns=self._began_wall_ns,
+            began_wall_ns=began_wall_ns,
             total_at_ns=self._total_at_ns,
         )
         self._record = CallRecord(parts.recorder, parts.clock, origin, subject)
@@ -226,7 +220,7 @@ class GuardedCall:
     def _own_headers(self, attempts: int, cost: Cost | None = None) -> list[tuple[bytes, bytes]]:
         decision = "" if self._format is None else self._call_id
         amount = None if cost is None else cost.amount
-        return own_headers(self._served_by, attempts, decision, self._origin.interaction, self._rewrite.max_output, amount)
+        return own_headers(self._served_by, attempts, decision, self._entry.origin.interaction, self._rewrite.max_output, amount)
 
     def attempt_committed(self, status: int, headers: Headers, data: bytes) -> None:
         self._parts.gate.heard(self._entry, self._target, self._turn, status, headers)
@@ -287,9 +281,9 @@ class GuardedCall:
         self._record.attempt(result, cost, self._served_by, self._sent, failed=False)
         if self._format is not None:
             self._record.decision(answer, cost, self._served_by, self._claim, result.first_token_ns)
-            if self._format.resumable and answer.response_id and self._origin.interaction:
+            if self._format.resumable and answer.response_id and self._entry.origin.interaction:
                 tokens = 0 if answer.usage is None else answer.usage.input + answer.usage.output
-                self._parts.conversations.remember_response(self._caller.name, answer.response_id, self._origin.interaction, tokens)
+                self._parts.conversations.remember_response(self._caller.name, answer.response_id, self._entry.origin.interaction, tokens)
         if self._claim is not None:
             self._parts.conversations.answered(self._claim, answer.turns, self._call_id)
             self._claim = None
