@@ -234,6 +234,14 @@ def test_status_shows_what_runs_what_is_stopped_and_what_is_spent(site) -> None:
     assert all(str(pid) in page for pid in up.workers())
 
 
+def test_status_shows_the_limits_of_the_configuration_that_runs_wherever_it_lies(site) -> None:
+    file = site.configure("limits: [{calls: 10, per: hour}]\n" + AGENTS)
+    elsewhere = file.rename(site.folder / "elsewhere.yaml")
+    assert "none configured" in site.command("status", env=KEYS).out
+    site.up("--config", str(elsewhere), env=KEYS)
+    assert "everything: 10 calls per hour" in site.command("status", env=KEYS).out
+
+
 def test_the_drill_proves_it_and_leaves_nothing(site) -> None:
     done = site.command("drill", "kill", "--rate", "50", "--streams", "5", "--seconds", "2", "--json", env={"TMPDIR": str(site.folder)})
     (measured,) = done.events()

@@ -22,12 +22,14 @@ _RELOAD_NS = 120 * SECOND
 
 
 class UpState(Struct, frozen=True, kw_only=True):
-    """What is known of a running `up`. gateway, control: base URLs. begun, ended: how many reloads did. failure: why the last one that
-    ended changed nothing, "" when it did. notes: what its new configuration was accepted with all the same."""
+    """What is known of a running `up`. gateway, control: base URLs. config: its file, "" without one. begun, ended: how many reloads did.
+    failure: why the last one that ended changed nothing, "" when it did. notes: what its new configuration was accepted with all the same.
+    """
 
     pid: int
     gateway: str
     control: str
+    config: str = ""
     begun: int = 0
     ended: int = 0
     failure: str = ""

@@ -101,7 +101,12 @@ class _Supervisor:
         except OSError as error:
             raise cannot_listen(*request.control, error) from error
         host, port = sockets[0].getsockname()[:2]
-        self._state = UpState(pid=os.getpid(), gateway=url(host, port), control=url(control.host, control.port))
+        self._state = UpState(
+            pid=os.getpid(),
+            gateway=url(host, port),
+            control=url(control.host, control.port),
+            config="" if request.config is None else str(request.config.absolute()),
+        )
         self._slots = [Slot(self._order(text, sock.fileno()), clock, self._news.set) for sock in sockets]
         tending = [asyncio.create_task(slot.tend()) for slot in self._slots]
         serving = asyncio.create_task(self._serve())

@@ -60,7 +60,7 @@ def status(as_json: AsJson = False, data: DataDir = None, config: ConfigFile = N
     from holdfast.cli._output import print_json, print_page
 
     folder = data_dir(data)
-    found = _look(folder, config_file(config))
+    found = _look(folder, config or _of_the_running(folder) or config_file(None))
     if as_json:
         print_json([_record(folder, found)])
     else:
@@ -98,6 +98,14 @@ def _look(folder: Path, config: Path | None) -> _Status:
         unconfigured=unconfigured,
         unspent=unspent,
     )
+
+
+def _of_the_running(folder: Path) -> Path | None:
+    """The configuration of the `up` that runs, if one does: its limits are what holds."""
+    from holdfast.assembly.running import find
+
+    running = find(folder)
+    return Path(running.config) if running is not None and running.config else None
 
 
 def _seen(folder: Path) -> list[_Seen]:

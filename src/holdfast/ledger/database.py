@@ -175,6 +175,7 @@ class DatabaseLedger:
         def settle(connection: Connection) -> None:
             for each in remains:
                 self._settle_dead(connection, each)
+            self._fold_totals(connection, [each.holder for each in remains])
 
         self._queue.put(_Job(settle, done))
 
@@ -182,7 +183,7 @@ class DatabaseLedger:
         """Carry out what was asked, then close the database; blocks for it. No `done` is called any more."""
         if not self._closed:
             self._closed = True
-            self._queue.put(_Job(lambda connection: self._fold_totals(connection, self._holder), lambda answer: None))
+            self._queue.put(_Job(lambda connection: self._fold_totals(connection, [self._holder]), lambda answer: None))
             self._queue.put(None)
             self._thread.join()
 
@@ -285,15 +286,18 @@ class DatabaseLedger:
             known = used.get(row_digest(account, slot), amount)
             if known != amount:
                 connection.execute(_SET, {"of": account, "in_slot": slot, "by": remains.holder, "used": known})
-        self._fold_totals(connection, remains.holder)
 
-    def _fold_totals(self, connection: Connection, holder: str) -> None:
-        """What never leaves its window would otherwise keep one row for every process that ever ran."""
-        for account, slot, amount, leaves_ns in connection.execute(_HELD, {"by": holder}).all():
+    def _fold_totals(self, connection: Connection, holders: Sequence[str]) -> None:
+        """What never leaves its window would otherwise keep one row for every process that ever ran.
+
+        In the order of the accounts, over all holders: two processes that do it at once must not wait for each other.
+        """
+        held = sorted(row for holder in holders for row in connection.execute(_HELD, {"by": holder}).all())
+        for account, slot, amount, leaves_ns in held:
             if slot == 0 and amount:
-                row = self._row(account, slot, amount, leaves_ns) | {"holder": NOBODY}
-                connection.execute(self._add, row)
-        connection.execute(_DROP_TOTALS, {"by": holder})
+                connection.execute(self._add, self._row(account, slot, amount, leaves_ns) | {"holder": NOBODY})
+        for holder in holders:
+            connection.execute(_DROP_TOTALS, {"by": holder})
 
     def _prune(self, connection: Connection) -> None:
         now = self._clock.wall_ns()

@@ -18,6 +18,8 @@ OnExcess = Literal["wait", "refuse"]
 
 PERIODS = {"second": SECOND, "minute": 60 * SECOND, "hour": 3600 * SECOND}
 
+MOST_TAKEN_NS = 1 << 61
+"""What one call can take, 73 years: an absurd rate (one token per hour) and a large call must not overflow 64 bits."""
 MOST_DEBT_NS = 86_400 * SECOND
 """How far a bucket may be closed by what calls used beyond their estimate: a provider that reports nonsense must not close it for good."""
 
@@ -64,7 +66,7 @@ def take(rate: Rate, tat: int, now_ns: int, cost: int) -> tuple[int, int]:
     excess = start - now - max(0, rate.burst - cost) * rate.per_ns
     if excess > 0:
         return tat, -(-excess // rate.amount)
-    return start + cost * rate.per_ns, 0
+    return start + min(cost * rate.per_ns, MOST_TAKEN_NS * rate.amount), 0
 
 
 def correct(rate: Rate, tat: int, now_ns: int, change: int) -> int:
