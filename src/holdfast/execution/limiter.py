@@ -28,8 +28,8 @@ IDLE_SWEEPS = 15
 FORGOTTEN = 20_000
 """Accounts of which it is remembered that they once were there; of any other it must be asked what this process has used of it."""
 PROBE_NS = SECOND
-MOST_ACCOUNTS = 250_000
-"""Held in memory at once, about 1 KB each: who asks for more (so many users within seconds) is told to come back later."""
+MOST_ACCOUNTS = 100_000
+"""Held in memory at once, about 2 KB each: who asks for more (so many users within seconds) is told to come back later."""
 REPORT_NS = 50 * MILLISECOND
 OTHERS_NS = 100 * MILLISECOND
 """How long a refusal is repeated without asking while other holders might give something back."""
