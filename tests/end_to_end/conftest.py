@@ -361,12 +361,12 @@ def _ask() -> Callable[..., Reply]:
 class Load:
     """Callers that go on and on through the official SDK, each on a connection that it keeps; `answered` so far."""
 
-    def __init__(self, gateway: str, retries: int) -> None:
+    def __init__(self, gateway: str, retries: int, streams: bool) -> None:
         self.answered = 0
         self._client = openai.OpenAI(base_url=f"{gateway}/v1", api_key="any", max_retries=retries, timeout=30)
         self._over = threading.Event()
         self._pool = ThreadPoolExecutor(8)
-        self._callers: list[Future[None]] = [self._pool.submit(self._call, number % 2 == 0) for number in range(8)]
+        self._callers: list[Future[None]] = [self._pool.submit(self._call, streams and number % 2 == 0) for number in range(8)]
 
     def _call(self, stream: bool) -> None:
         while not self._over.is_set():
@@ -390,8 +390,8 @@ class Load:
 @pytest.fixture
 def load(eventually) -> Any:
     @contextmanager
-    def calling(gateway: str, retries: int = 0) -> Iterator[Any]:
-        load = Load(gateway, retries)
+    def calling(gateway: str, retries: int = 0, *, streams: bool = True) -> Iterator[Any]:
+        load = Load(gateway, retries, streams)
 
         def goes_on(what: str, calls: int = 50) -> None:
             reached = load.answered + calls
