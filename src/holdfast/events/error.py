@@ -19,7 +19,19 @@ ErrorType = Literal[
     "cancelled",
     "internal",
 ]
-RecoveryAction = Literal["retried", "fell_back", "queued", "circuit_open", "refused", "rolled_back", "none"]
+RecoveryAction = Literal[
+    "retried",
+    "fell_back",
+    "continued",
+    "hedged",
+    "queued",
+    "circuit_open",
+    "loop_stopped",
+    "canned",
+    "refused",
+    "rolled_back",
+    "none",
+]
 Severity = Literal["critical", "warning", "info"]
 
 
