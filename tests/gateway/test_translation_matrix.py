@@ -7,7 +7,7 @@ prompt in each of its formats, so meanings are compared whole: text, tools, pars
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator
 from functools import cache
-from typing import Any, get_args
+from typing import Any
 
 import anthropic
 import msgspec
@@ -16,222 +16,21 @@ import pytest
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
+from holdfast.gateway.options import GatewayOptions
 from holdfast.http.message import Request, Response
 from holdfast.testing.gateway import gateway_in_thread, options_for
 from holdfast.testing.meaning import Asked, Said, asked, gathered, said
+from holdfast.testing.meaning.questions import FORMATS, QUESTIONS, SCRIPT
 from holdfast.testing.meaning.requests import Format
-from holdfast.testing.simulated_provider import (
-    Address,
-    Script,
-    ScriptedAnswer,
-    ScriptedCall,
-    Scripts,
-    SimulatedProvider,
-    running_in_thread,
-)
+from holdfast.testing.simulated_provider import Address, Scripts, SimulatedProvider, running_in_thread
 
-FORMATS: tuple[Format, ...] = get_args(Format)
 PATHS: dict[bytes, Format] = {
     b"/v1/chat/completions": "openai-chat",
     b"/v1/responses": "openai-responses",
     b"/v1/messages": "anthropic-messages",
 }
-
-
-class City(BaseModel):
-    name: str
-    population: int
-    districts: list[str]
-
-
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}, "days": {"type": "integer", "minimum": 3}},
-    "required": ["city", "days"],
-    "additionalProperties": False,
-}
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-DATA_URL = f"data:image/png;base64,{PIXEL}"
-PICTURE = "https://pictures.example.com/one.png"
-ASKED = "Which city? Überall 🌍."
-SAY: Any = [{"role": "user", "content": ASKED}]
-TOOLS = (("weather", "Tells the weather."), ("hotels", "Finds hotels."))
-CHAT_TOOLS: Any = [{"type": "function", "function": {"name": n, "description": d, "parameters": SCHEMA, "strict": True}} for n, d in TOOLS]
-RESPONSES_TOOLS: Any = [{"type": "function", "name": n, "description": d, "parameters": SCHEMA, "strict": True} for n, d in TOOLS]
-MESSAGES_TOOLS: Any = [{"name": n, "description": d, "input_schema": SCHEMA, "strict": True} for n, d in TOOLS]
-CITY = {**City.model_json_schema(), "additionalProperties": False}
-ARGUMENTS: dict[str, Any] = {"city": 'Zürich "X"', "days": 3}
-
-
-class Scenario(msgspec.Struct, frozen=True):
-    """One question in the three formats; fields that are not there are those of `PLAIN`."""
-
-    chat: dict[str, Any] = {}
-    responses: dict[str, Any] = {}
-    messages: dict[str, Any] = {}
-    model: str = "sim-ok"
-
-    def options(self, format: Format) -> dict[str, Any]:
-        own = dict(zip(FORMATS, (self.chat, self.responses, self.messages), strict=True))[format]
-        return {"model": self.model, **PLAIN[format], **own}
-
-
-PLAIN: dict[Format, dict[str, Any]] = {
-    "openai-chat": {"messages": SAY},
-    "openai-responses": {"input": SAY},
-    "anthropic-messages": {"messages": SAY, "max_tokens": 300},
-}
-
-
-def with_tools(**more: Any) -> dict[str, Any]:
-    return {"chat": {"tools": CHAT_TOOLS, **more}, "responses": {"tools": RESPONSES_TOOLS, **more}, "messages": {"tools": MESSAGES_TOOLS}}
-
-
-def spoken(content: str) -> dict[str, Any]:
-    said: Any = [{"role": "user", "content": content}]
-    return {"chat": {"messages": said}, "responses": {"input": said}, "messages": {"messages": said}}
-
-
-CALLED = msgspec.json.encode(ARGUMENTS).decode()
-CHAT_TURNS: Any = [
-    *SAY,
-    {
-        "role": "assistant",
-        "content": "I will look.",
-        "tool_calls": [
-            {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": CALLED}},
-            {"id": "c2", "type": "function", "function": {"name": "hotels", "arguments": CALLED}},
-        ],
-    },
-    {"role": "tool", "tool_call_id": "c1", "content": "sun"},
-    {"role": "tool", "tool_call_id": "c2", "content": [{"type": "text", "text": "none"}, {"type": "text", "text": "left"}]},
-]
-RESPONSES_TURNS: Any = [
-    *SAY,
-    {"role": "assistant", "content": "I will look."},
-    {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": CALLED},
-    {"type": "function_call", "call_id": "c2", "name": "hotels", "arguments": CALLED},
-    {"type": "function_call_output", "call_id": "c1", "output": "sun"},
-    {
-        "type": "function_call_output",
-        "call_id": "c2",
-        "output": [{"type": "input_text", "text": "none"}, {"type": "input_text", "text": "left"}],
-    },
-]
-MESSAGES_TURNS: Any = [
-    *SAY,
-    {
-        "role": "assistant",
-        "content": [
-            {"type": "text", "text": "I will look."},
-            {"type": "tool_use", "id": "c1", "name": "weather", "input": ARGUMENTS},
-            {"type": "tool_use", "id": "c2", "name": "hotels", "input": ARGUMENTS},
-        ],
-    },
-    {
-        "role": "user",
-        "content": [
-            {"type": "tool_result", "tool_use_id": "c1", "content": "sun"},
-            {"type": "tool_result", "tool_use_id": "c2", "content": [{"type": "text", "text": "none"}, {"type": "text", "text": "left"}]},
-        ],
-    },
-]
-
-
-def pictured(url: str) -> Scenario:
-    source = {"type": "url", "url": url} if url == PICTURE else {"type": "base64", "media_type": "image/png", "data": PIXEL}
-    text, image = {"type": "text", "text": "See?"}, {"type": "image", "source": source}
-    shown = {"type": "input_image", "image_url": url, "detail": "auto"}
-    return Scenario(
-        {"messages": [{"role": "user", "content": [text, {"type": "image_url", "image_url": {"url": url}}]}]},
-        {"input": [{"role": "user", "content": [{"type": "input_text", "text": "See?"}, shown]}]},
-        {"messages": [{"role": "user", "content": [text, image]}]},
-    )
-
-
-SYSTEM = [{"role": "system", "content": "Be brief."}, *SAY]
-SCENARIOS: dict[str, Scenario] = {
-    "plain": Scenario(),
-    "long": Scenario(model="sim-tokens-120"),
-    "echo": Scenario(model="sim-echo", **spoken('Quotes " and \\ and \n lines, Zürich, 🌍, \u2028.')),
-    "system": Scenario({"messages": SYSTEM}, {"instructions": "Be brief."}, {"system": "Be brief."}),
-    "several turns": Scenario(
-        {"messages": [*SYSTEM, {"role": "assistant", "content": "Which one?"}, {"role": "user", "content": "This."}]},
-        {
-            "instructions": "Be brief.",
-            "input": [*SAY, {"role": "assistant", "content": "Which one?"}, {"role": "user", "content": "This."}],
-        },
-        {"system": "Be brief.", "messages": [*SAY, {"role": "assistant", "content": "Which one?"}, {"role": "user", "content": "This."}]},
-    ),
-    "sampling": Scenario(
-        {"temperature": 0.5, "top_p": 0.9, "max_completion_tokens": 50},
-        {"temperature": 0.5, "top_p": 0.9, "max_output_tokens": 50},
-        {"extra_body": {"temperature": 0.5, "top_p": 0.9}, "max_tokens": 50},
-    ),
-    "user": Scenario({"safety_identifier": "ann"}, {"safety_identifier": "ann"}, {"metadata": {"user_id": "ann"}}),
-    "image": pictured(DATA_URL),
-    "image by address": pictured(PICTURE),
-    "tool": Scenario(model="sim-tool", **with_tools()),
-    "tools in parallel": Scenario(model="sim-tools-parallel", **with_tools()),
-    "one tool at a time": Scenario(
-        {"tools": CHAT_TOOLS, "parallel_tool_calls": False},
-        {"tools": RESPONSES_TOOLS, "parallel_tool_calls": False},
-        {"tools": MESSAGES_TOOLS, "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
-        model="sim-tools-parallel",
-    ),
-    "text and tools": Scenario(model="scripted", **with_tools()),
-    "any tool": Scenario(
-        {"tools": CHAT_TOOLS, "tool_choice": "required"},
-        {"tools": RESPONSES_TOOLS, "tool_choice": "required"},
-        {"tools": MESSAGES_TOOLS, "tool_choice": {"type": "any"}},
-    ),
-    "this tool": Scenario(
-        {"tools": CHAT_TOOLS, "tool_choice": {"type": "function", "function": {"name": "hotels"}}},
-        {"tools": RESPONSES_TOOLS, "tool_choice": {"type": "function", "name": "hotels"}},
-        {"tools": MESSAGES_TOOLS, "tool_choice": {"type": "tool", "name": "hotels"}},
-    ),
-    "no tool": Scenario(
-        {"tools": CHAT_TOOLS, "tool_choice": "none"},
-        {"tools": RESPONSES_TOOLS, "tool_choice": "none"},
-        {"tools": MESSAGES_TOOLS, "tool_choice": {"type": "none"}},
-        model="sim-tool",
-    ),
-    "tool results": Scenario(
-        {"tools": CHAT_TOOLS, "messages": CHAT_TURNS},
-        {"tools": RESPONSES_TOOLS, "input": RESPONSES_TURNS},
-        {"tools": MESSAGES_TOOLS, "messages": MESSAGES_TURNS},
-        model="sim-tools-parallel",
-    ),
-    "schema": Scenario(
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "City", "schema": CITY, "strict": True}}},
-        {"text": {"format": {"type": "json_schema", "name": "City", "schema": CITY, "strict": True}}},
-        {"output_config": {"format": {"type": "json_schema", "schema": CITY}}},
-    ),
-    "reasoning": Scenario(
-        {"reasoning_effort": "high"},
-        {"reasoning": {"effort": "high", "summary": "auto"}},
-        {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}},
-    ),
-    "length": Scenario({"max_completion_tokens": 5}, {"max_output_tokens": 5}, {"max_tokens": 5}, model="sim-tokens-50"),
-    "arguments cut by the length": Scenario(
-        {"tools": CHAT_TOOLS, "max_completion_tokens": 4},
-        {"tools": RESPONSES_TOOLS, "max_output_tokens": 4},
-        {"tools": MESSAGES_TOOLS, "max_tokens": 4},
-        model="sim-tool",
-    ),
-    "refusal": Scenario(model="sim-refuse"),
-    "filtered": Scenario(model="sim-filter"),
-    "filtered later": Scenario(model="sim-filter-7"),
-    "cached": Scenario(model="sim-cached-3"),
-}
-
-SCRIPT = Script(
-    (ScriptedAnswer("I will look.", (ScriptedCall("weather", ARGUMENTS), ScriptedCall("hotels", {}), ScriptedCall("weather", ARGUMENTS))),),
-    model="scripted",
-)
-"""Text before tools, a tool twice, arguments that are empty or need escapes."""
 
 
 class Clients:
@@ -290,7 +89,7 @@ class Matrix:
 
     def ask(self, caller: Format, target: Format, name: str, mode: str, *, stream: bool) -> tuple[Said, Request]:
         """What the caller's SDK heard of a target, and what the provider was sent for it; the provider's bill was told."""
-        options, clients = SCENARIOS[name].options(caller), self.clients[target]
+        options, clients = QUESTIONS[name].options(caller), self.clients[target]
         api = clients.api(caller, mode)
         self.arrived.clear()
         before = msgspec.structs.replace(self.provider.stats.total)
@@ -323,7 +122,7 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
     folder = tmp_path_factory.mktemp("gateway")
     with (
         running_in_thread(application) as upstream,
-        gateway_in_thread(options_for(upstream, configuration(upstream), folder), folder) as gateway,
+        gateway_in_thread(speaking_one_format(options_for(upstream, configuration(upstream), folder)), folder) as gateway,
         asyncio.Runner() as runner,
     ):
         clients = {target: Clients(gateway, f"to-{target}", runner) for target in FORMATS}
@@ -334,9 +133,17 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
 
 def configuration(upstream: Address) -> str:
     """A provider that speaks one format alone for each of them, and an agent that is served by it."""
-    providers = "".join(f"  only-{target}: {{kind: simulated, base_url: '{upstream.openai}', formats: [{target}]}}\n" for target in FORMATS)
+    providers = "".join(f"  only-{target}: {{kind: simulated, base_url: '{upstream.openai}'}}\n" for target in FORMATS)
     agents = "".join(f"  to-{target}: {{routes: {{'*': [only-{target}/*]}}}}\n" for target in FORMATS)
     return f"{providers}agents:\n{agents}"
+
+
+def speaking_one_format(options: GatewayOptions) -> GatewayOptions:
+    providers = tuple(
+        msgspec.structs.replace(provider, formats=(provider.name.removeprefix("only-"),)) if provider.name.startswith("only-") else provider
+        for provider in options.providers
+    )
+    return msgspec.structs.replace(options, providers=providers)
 
 
 by_caller = pytest.mark.parametrize("caller", FORMATS)
@@ -344,16 +151,16 @@ by_target = pytest.mark.parametrize("target", FORMATS)
 by_mode = pytest.mark.parametrize("mode", ["sync", "async"])
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_a_scenario_asks_for_the_same_in_every_format(name: str) -> None:
-    asks = [meant(asked(format, body_of(SCENARIOS[name].options(format)))) for format in FORMATS]
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_question_asks_for_the_same_in_every_format(name: str) -> None:
+    asks = [meant(asked(format, QUESTIONS[name].body(format))) for format in FORMATS]
     assert asks[0] == asks[1] == asks[2]
 
 
 @by_mode
 @by_target
 @by_caller
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", QUESTIONS)
 def test_answers_mean_the_same_whoever_serves_them(matrix: Matrix, caller: Format, target: Format, name: str, mode: str) -> None:
     for stream in (False, True):
         heard, sent = matrix.ask(caller, target, name, mode, stream=stream)
@@ -362,14 +169,7 @@ def test_answers_mean_the_same_whoever_serves_them(matrix: Matrix, caller: Forma
         assert msgspec.structs.replace(heard, input=None, cached=None) == msgspec.structs.replace(wanted, input=None, cached=None)
         assert heard.cached == wanted.cached
         assert valid(target, sent.body)
-        assert meant(asked(target, sent.body)) == meant(asked(caller, body_of(SCENARIOS[name].options(caller))))
-
-
-def body_of(options: dict[str, Any]) -> bytes:
-    """What the SDK sends for these options."""
-    return msgspec.json.encode(
-        {**{name: value for name, value in options.items() if name != "extra_body"}, **options.get("extra_body", {})}
-    )
+        assert meant(asked(target, sent.body)) == meant(asked(caller, QUESTIONS[name].body(caller)))
 
 
 def meant(request: Asked) -> Asked:
