@@ -1,14 +1,17 @@
 """Gateways under the test's hand, in process and over connections."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
+import msgspec
 import pytest
 
 from holdfast.gateway.options import GatewayOptions
-from holdfast.testing.gateway import options_for
+from holdfast.http.message import Request, Response
+from holdfast.testing.gateway import gateway_in_thread, options_for
+from holdfast.testing.meaning.questions import FORMATS, SCRIPT
 from holdfast.testing.memory_gateway import MemoryGateway
-from holdfast.testing.simulated_provider import Address
+from holdfast.testing.simulated_provider import Address, Scripts, SimulatedProvider, running_in_thread
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +25,44 @@ def options_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Gate
 def gateway(options_of: Callable[[str], GatewayOptions]) -> Callable[[str], MemoryGateway]:
     """Builds a gateway in memory from a piece of configuration; its providers are `openai`, `anthropic` and `simulated`."""
     return lambda yaml: MemoryGateway(options_of(yaml))
+
+
+class Served(msgspec.Struct, frozen=True):
+    """A gateway whose agents `to-FORMAT` are served by a provider that speaks that format alone; `arrived`: what it was sent."""
+
+    gateway: Address
+    upstream: Address
+    provider: SimulatedProvider
+    arrived: list[Request]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    arrived: list[Request] = []
+    provider = SimulatedProvider(scripts=Scripts((SCRIPT,)))
+
+    def application(request: Request, response: Response) -> None:
+        arrived.append(request)
+        provider.application(request, response)
+
+    folder = tmp_path_factory.mktemp("gateway")
+    with (
+        running_in_thread(application) as upstream,
+        gateway_in_thread(_speaking_one_format(options_for(upstream, _each_format(upstream), folder)), folder) as gateway,
+    ):
+        yield Served(gateway, upstream, provider, arrived)
+
+
+def _each_format(upstream: Address) -> str:
+    """A provider that speaks one format alone for each of them, and an agent that is served by it."""
+    providers = "".join(f"  only-{target}: {{kind: simulated, base_url: '{upstream.openai}'}}\n" for target in FORMATS)
+    agents = "".join(f"  to-{target}: {{routes: {{'*': [only-{target}/*]}}}}\n" for target in FORMATS)
+    return f"{providers}agents:\n{agents}"
+
+
+def _speaking_one_format(options: GatewayOptions) -> GatewayOptions:
+    providers = tuple(
+        msgspec.structs.replace(provider, formats=(provider.name.removeprefix("only-"),)) if provider.name.startswith("only-") else provider
+        for provider in options.providers
+    )
+    return msgspec.structs.replace(options, providers=providers)

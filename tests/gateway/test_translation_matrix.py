@@ -18,13 +18,11 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsNon
 from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
 from pydantic import TypeAdapter
 
-from holdfast.gateway.options import GatewayOptions
-from holdfast.http.message import Request, Response
-from holdfast.testing.gateway import gateway_in_thread, options_for
+from holdfast.http.message import Request
 from holdfast.testing.meaning import Asked, Said, asked, gathered, said
-from holdfast.testing.meaning.questions import FORMATS, QUESTIONS, SCRIPT
+from holdfast.testing.meaning.questions import FORMATS, QUESTIONS
 from holdfast.testing.meaning.requests import Format
-from holdfast.testing.simulated_provider import Address, Scripts, SimulatedProvider, running_in_thread
+from holdfast.testing.simulated_provider import Address, SimulatedProvider
 
 PATHS: dict[bytes, Format] = {
     b"/v1/chat/completions": "openai-chat",
@@ -111,39 +109,12 @@ class Matrix:
 
 
 @pytest.fixture(scope="module")
-def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
-    arrived: list[Request] = []
-    provider = SimulatedProvider(scripts=Scripts((SCRIPT,)))
-
-    def application(request: Request, response: Response) -> None:
-        arrived.append(request)
-        provider.application(request, response)
-
-    folder = tmp_path_factory.mktemp("gateway")
-    with (
-        running_in_thread(application) as upstream,
-        gateway_in_thread(speaking_one_format(options_for(upstream, configuration(upstream), folder)), folder) as gateway,
-        asyncio.Runner() as runner,
-    ):
-        clients = {target: Clients(gateway, f"to-{target}", runner) for target in FORMATS}
-        yield Matrix(clients, provider, arrived)
+def matrix(served: Any) -> Iterator[Matrix]:
+    with asyncio.Runner() as runner:
+        clients = {target: Clients(served.gateway, f"to-{target}", runner) for target in FORMATS}
+        yield Matrix(clients, served.provider, served.arrived)
         for each in clients.values():
             each.close()
-
-
-def configuration(upstream: Address) -> str:
-    """A provider that speaks one format alone for each of them, and an agent that is served by it."""
-    providers = "".join(f"  only-{target}: {{kind: simulated, base_url: '{upstream.openai}'}}\n" for target in FORMATS)
-    agents = "".join(f"  to-{target}: {{routes: {{'*': [only-{target}/*]}}}}\n" for target in FORMATS)
-    return f"{providers}agents:\n{agents}"
-
-
-def speaking_one_format(options: GatewayOptions) -> GatewayOptions:
-    providers = tuple(
-        msgspec.structs.replace(provider, formats=(provider.name.removeprefix("only-"),)) if provider.name.startswith("only-") else provider
-        for provider in options.providers
-    )
-    return msgspec.structs.replace(options, providers=providers)
 
 
 by_caller = pytest.mark.parametrize("caller", FORMATS)

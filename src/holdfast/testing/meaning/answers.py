@@ -34,9 +34,10 @@ def said(format: Format, answer: dict[str, Any]) -> Said:
     return msgspec.structs.replace(meant, text="", refusal=meant.text + meant.refusal) if meant.stop == "refused" else meant
 
 
-def gathered(format: Format, events: list[dict[str, Any]]) -> dict[str, Any]:
-    """The whole answer that a stream's events add up to. Raises AssertionError where they contradict each other or do not end."""
-    return _GATHERERS[format](events)
+def gathered(format: Format, events: list[dict[str, Any]], *, strict: bool = True) -> dict[str, Any]:
+    """The whole answer that a stream's events add up to. Raises AssertionError where it has no end and, where strict, where the events
+    contradict each other or come in an order that the format does not have."""
+    return _GATHERERS[format](events, strict)
 
 
 def _arguments(text: str) -> Any:
@@ -110,7 +111,7 @@ def _messages(answer: dict[str, Any]) -> Said:
     )
 
 
-def _gather_chat(events: list[dict[str, Any]]) -> dict[str, Any]:
+def _gather_chat(events: list[dict[str, Any]], strict: bool) -> dict[str, Any]:
     """Of the first choice, as the OpenAI SDK adds them up."""
     message: dict[str, Any] = {"role": "assistant"}
     calls: list[dict[str, Any]] = []
@@ -119,8 +120,8 @@ def _gather_chat(events: list[dict[str, Any]]) -> dict[str, Any]:
         usage = event.get("usage") or usage
         for choice in event["choices"]:
             if choice["index"] == 0:
-                assert finish is None, "something came after the finish reason"
-                finish = choice.get("finish_reason")
+                assert finish is None or not strict, "something came after the finish reason"
+                finish = choice.get("finish_reason") or finish
                 _add_delta(message, calls, choice["delta"])
     assert finish is not None, "the stream has no finish reason"
     if calls:
@@ -139,18 +140,23 @@ def _add_delta(message: dict[str, Any], calls: list[dict[str, Any]], delta: dict
         calls[piece["index"]]["function"]["arguments"] += piece["function"].get("arguments") or ""
 
 
-def _gather_responses(events: list[dict[str, Any]]) -> dict[str, Any]:
+def _gather_responses(events: list[dict[str, Any]], strict: bool) -> dict[str, Any]:
     """The last event carries the answer; every other has to agree with it."""
     last = events[-1]
     assert last["type"] in {"response.completed", "response.incomplete"}, f"the stream ends with {last['type']}"
     answer: dict[str, Any] = last["response"]
+    if strict:
+        _agree(events, answer)
+    return answer
+
+
+def _agree(events: list[dict[str, Any]], answer: dict[str, Any]) -> None:
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     done = {event["output_index"]: event["item"] for event in events if event["type"] == "response.output_item.done"}
     assert [done[index] for index in sorted(done)] == answer["output"]
     for index, item in enumerate(answer["output"]):
         deltas = [event["delta"] for event in events if event.get("output_index") == index and event["type"].endswith(".delta")]
         assert "".join(deltas) == _text_of(item)
-    return answer
 
 
 def _text_of(item: dict[str, Any]) -> str:
@@ -163,7 +169,7 @@ def _text_of(item: dict[str, Any]) -> str:
             return str(item.get("arguments", item.get("input")))
 
 
-def _gather_messages(events: list[dict[str, Any]]) -> dict[str, Any]:
+def _gather_messages(events: list[dict[str, Any]], strict: bool) -> dict[str, Any]:
     """As the Anthropic SDK adds them up; blocks follow each other, and none stays open."""
     events = [event for event in events if event["type"] != "ping"]
     first, *middle, last = events
@@ -176,14 +182,14 @@ def _gather_messages(events: list[dict[str, Any]]) -> dict[str, Any]:
             message.update(event["delta"])
             message["usage"] = {**message["usage"], **event["usage"]}
             continue
-        assert is_open == (event["type"] != "content_block_start"), "blocks overlap"
+        assert is_open == (event["type"] != "content_block_start") or not strict, "blocks overlap"
         is_open = event["type"] != "content_block_stop"
         if event["type"] == "content_block_start":
             assert event["index"] == len(message["content"])
             message["content"].append(dict(event["content_block"]))
             pieces = []
         _add_piece(message["content"][event["index"]], pieces, event)
-    assert not is_open and message["stop_reason"], "the stream has no stop reason"
+    assert message["stop_reason"] and not (is_open and strict), "the stream has no stop reason"
     return message
 
 
@@ -207,7 +213,7 @@ _READERS: dict[Format, Callable[[dict[str, Any]], Said]] = {
     "openai-responses": _responses,
     "anthropic-messages": _messages,
 }
-_GATHERERS: dict[Format, Callable[[list[dict[str, Any]]], dict[str, Any]]] = {
+_GATHERERS: dict[Format, Callable[[list[dict[str, Any]], bool], dict[str, Any]]] = {
     "openai-chat": _gather_chat,
     "openai-responses": _gather_responses,
     "anthropic-messages": _gather_messages,
