@@ -128,19 +128,21 @@ def test_a_question_asks_for_the_same_in_every_format(name: str) -> None:
     assert asks[0] == asks[1] == asks[2]
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @by_mode
 @by_target
 @by_caller
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_answers_mean_the_same_whoever_serves_them(matrix: Matrix, caller: Format, target: Format, name: str, mode: str) -> None:
-    for stream in (False, True):
-        heard, sent = matrix.ask(caller, target, name, mode, stream=stream)
-        wanted = matrix.reference(caller, name, mode, stream)
-        # Tools and messages are written differently, and so cost other input: what the caller heard is what was billed, see `ask`.
-        assert msgspec.structs.replace(heard, input=None, cached=None) == msgspec.structs.replace(wanted, input=None, cached=None)
-        assert heard.cached == wanted.cached
-        assert valid(target, sent.body)
-        assert meant(asked(target, sent.body)) == meant(asked(caller, QUESTIONS[name].body(caller)))
+def test_answers_mean_the_same_whoever_serves_them(
+    matrix: Matrix, caller: Format, target: Format, name: str, mode: str, stream: bool
+) -> None:
+    heard, sent = matrix.ask(caller, target, name, mode, stream=stream)
+    wanted = matrix.reference(caller, name, mode, stream)
+    # Tools and messages are written differently, and so cost other input: what the caller heard is what was billed, see `ask`.
+    assert msgspec.structs.replace(heard, input=None, cached=None) == msgspec.structs.replace(wanted, input=None, cached=None)
+    assert heard.cached == wanted.cached
+    assert valid(target, sent.body)
+    assert meant(asked(target, sent.body)) == meant(asked(caller, QUESTIONS[name].body(caller)))
 
 
 def meant(request: Asked) -> Asked:
