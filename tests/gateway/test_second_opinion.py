@@ -17,9 +17,8 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from holdfast.testing.meaning import Said, asked, gathered, said
+from holdfast.testing.meaning import Format, Said, asked, gathered, said, unequal
 from holdfast.testing.meaning.questions import FORMATS, QUESTIONS
-from holdfast.testing.meaning.requests import Format
 from holdfast.testing.simulated_provider import Address
 
 PYTHON = Path(__file__).parents[2] / ".opinions" / "bin" / "python"
@@ -128,10 +127,6 @@ def differences(case: Case, ours: Opinion, theirs: Opinion) -> Iterator[str]:
             yield way
     else:
         yield from (f"{way} {field}" for field in unequal(ours.heard, theirs.heard))
-
-
-def unequal(one: Struct, other: Struct) -> list[str]:
-    return [field for field in one.__struct_fields__ if getattr(one, field) != getattr(other, field)]
 
 
 def test_every_difference_to_litellm_is_explained(opinions: dict[Case, tuple[Opinion, Opinion]]) -> None:

@@ -19,9 +19,8 @@ from openai.types.responses.response_create_params import ResponseCreateParamsNo
 from pydantic import TypeAdapter
 
 from holdfast.http.message import Request
-from holdfast.testing.meaning import Asked, Said, asked, gathered, said
+from holdfast.testing.meaning import Asked, Format, Said, asked, gathered, said, unequal
 from holdfast.testing.meaning.questions import FORMATS, QUESTIONS
-from holdfast.testing.meaning.requests import Format
 from holdfast.testing.simulated_provider import Address, SimulatedProvider
 
 PATHS: dict[bytes, Format] = {
@@ -139,10 +138,18 @@ def test_answers_mean_the_same_whoever_serves_them(
     heard, sent = matrix.ask(caller, target, name, mode, stream=stream)
     wanted = matrix.reference(caller, name, mode, stream)
     # Tools and messages are written differently, and so cost other input: what the caller heard is what was billed, see `ask`.
-    assert msgspec.structs.replace(heard, input=None, cached=None) == msgspec.structs.replace(wanted, input=None, cached=None)
-    assert heard.cached == wanted.cached
+    assert unequal(settled(name, caller, heard), settled(name, caller, msgspec.structs.replace(wanted, input=heard.input))) == {}
     assert valid(target, sent.body)
-    assert meant(asked(target, sent.body)) == meant(asked(caller, QUESTIONS[name].body(caller)))
+    assert unequal(meant(asked(target, sent.body)), meant(asked(caller, QUESTIONS[name].body(caller)))) == {}
+
+
+def settled(name: str, caller: Format, heard: Said) -> Said:
+    """Less what the formats cannot have in common."""
+    if name == "arguments cut by the length":  # half an object is text in OpenAI's formats, and none in Anthropic's
+        return msgspec.structs.replace(heard, calls=tuple((tool, None) for tool, _ in heard.calls))
+    if name == "reasoning" and caller == "openai-chat":  # in which nobody can ask to see it; some servers show it all the same
+        return msgspec.structs.replace(heard, reasoning="")
+    return heard
 
 
 def meant(request: Asked) -> Asked:

@@ -168,6 +168,14 @@ def test_usage_tells_cached_input_and_reasoning(openai_client: openai.OpenAI, an
     assert response.usage.output_tokens_details.reasoning_tokens == message.usage.output_tokens_details.thinking_tokens == thought > 0
 
 
+def test_reasoning_that_nobody_asked_to_see_is_counted_alone(openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic) -> None:
+    asked = {"reasoning_effort": "low"}, {"reasoning": {"effort": "low"}}, {"thinking": {"type": "adaptive", "display": "omitted"}}
+    _, response, message = in_every_format(openai_client, anthropic_client, "sim-ok", *asked)
+    assert (response.output[0].type, response.output[0].summary) == ("reasoning", [])
+    assert (message.content[0].type, message.content[0].thinking, bool(message.content[0].signature)) == ("thinking", "", True)
+    assert response.usage.output_tokens_details.reasoning_tokens == message.usage.output_tokens_details.thinking_tokens > 0
+
+
 def test_only_one_tool_is_called_where_parallel_calls_are_forbidden(
     openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic
 ) -> None:

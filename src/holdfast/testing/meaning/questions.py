@@ -195,7 +195,7 @@ QUESTIONS: dict[str, Question] = {
     "reasoning": Question(
         {"reasoning_effort": "high"},
         {"reasoning": {"effort": "high", "summary": "auto"}},
-        {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}},
+        {"thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": "high"}},
     ),
     "length": Question({"max_completion_tokens": 5}, {"max_output_tokens": 5}, {"max_tokens": 5}, model="sim-tokens-50"),
     "arguments cut by the length": Question(

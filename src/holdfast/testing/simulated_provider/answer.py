@@ -25,7 +25,7 @@ class ToolUse(Struct, frozen=True):
 
 class Answer(Struct, frozen=True, kw_only=True):
     """One choice. refused: `text` is a refusal. cut: the bound of output tokens ended it; stop: this text did, and is no part of it;
-    filtered: the provider's content filter did."""
+    filtered: the provider's content filter did. hidden: the reasoning is counted but not shown."""
 
     text: str = ""
     calls: tuple[ToolUse, ...] = ()
@@ -34,6 +34,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     cut: bool = False
     stop: str = ""
     filtered: bool = False
+    hidden: bool = False
 
     @property
     def speaks(self) -> bool:
@@ -95,7 +96,7 @@ def stopped(answer: Answer, stops: tuple[str, ...]) -> Answer:
     if not found:
         return answer
     at, stop = min(found)
-    return Answer(text=answer.text[:at], reasoning=answer.reasoning, refused=answer.refused, stop=stop)
+    return msgspec.structs.replace(answer, text=answer.text[:at], calls=(), stop=stop)
 
 
 def limited(answer: Answer, bound: int | None) -> Answer:
@@ -113,7 +114,7 @@ def limited(answer: Answer, bound: int | None) -> Answer:
             break
         calls.append(msgspec.structs.replace(call, arguments=call.arguments[: left * TOKEN]))
         left -= count(calls[-1].arguments)
-    return Answer(text=text, calls=tuple(calls), reasoning=reasoning, refused=answer.refused, cut=True)
+    return Answer(text=text, calls=tuple(calls), reasoning=reasoning, refused=answer.refused, cut=True, hidden=answer.hidden)
 
 
 @lru_cache(64)

@@ -22,7 +22,7 @@ def write(prompt: Prompt, behaviour: Behaviour) -> Answer:
         elif prompt.schema is not None:
             answer = Answer(text=sample_json(prompt.schema), reasoning=answer.reasoning)
     if prompt.reasoning and not answer.reasoning:
-        answer = msgspec.structs.replace(answer, reasoning=_THOUGHT)
+        answer = msgspec.structs.replace(answer, reasoning=_THOUGHT, hidden=prompt.hidden)
     return answer
 
 

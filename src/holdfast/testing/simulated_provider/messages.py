@@ -64,6 +64,7 @@ class _OutputConfig(Struct):
 
 class _Thinking(Struct):
     type: str = "disabled"
+    display: str | None = None
 
 
 class _Body(Struct):
@@ -119,6 +120,7 @@ def _prompt(asked: _Body) -> Prompt:
         last_text=text.last,
         schema=wanted.schema if wanted else None,
         reasoning=asked.thinking is not None and asked.thinking.type != "disabled",
+        hidden=asked.thinking is not None and asked.thinking.display == "omitted",
         input_tokens=text.tokens + count_json(asked.tools),
         stops=tuple(asked.stop_sequences),
         parallel=not (asked.tool_choice and asked.tool_choice.disable_parallel_tool_use),
@@ -169,7 +171,8 @@ def whole(reply: Reply) -> bytes:
     answer = reply.answers[0]
     blocks: list[Json] = []
     if answer.reasoning:
-        blocks.append({"type": "thinking", "thinking": answer.reasoning, "signature": _SIGNATURE})
+        shown = "" if answer.hidden else answer.reasoning
+        blocks.append({"type": "thinking", "thinking": shown, "signature": _SIGNATURE})
     if answer.speaks:
         blocks.append({"type": "text", "text": answer.text, "citations": None})
     for at, call in enumerate(answer.calls):
@@ -208,7 +211,7 @@ def _usage(reply: Reply, answer: Answer | None) -> Json:
         "cache_read_input_tokens": reply.cached_tokens,
         "output_tokens": 1 if answer is None else reply.output_tokens,
     }
-    if answer is not None and reply.reasoning_tokens:
+    if answer is not None:
         usage["output_tokens_details"] = {"thinking_tokens": reply.reasoning_tokens}
     return usage
 
@@ -239,7 +242,8 @@ def _pieces(reply: Reply) -> Iterator[tuple[bytes, int]]:
     answer, index = reply.answers[0], 0
     if answer.reasoning:
         start: Json = {"type": "thinking", "thinking": "", "signature": ""}
-        yield from _block(index, start, b'"thinking_delta","thinking":%b', answer.reasoning, signed=True)
+        shown, unseen = ("", answer.reasoning_tokens) if answer.hidden else (answer.reasoning, 0)
+        yield from _block(index, start, b'"thinking_delta","thinking":%b', shown, started=unseen, signed=True)
         index += 1
     if answer.speaks:
         yield from _block(index, {"type": "text", "text": ""}, b'"text_delta","text":%b', answer.text)

@@ -56,8 +56,8 @@ class _TextOptions(Struct):
 
 
 class _Reasoning(Struct):
+    effort: str | None = None
     summary: str | None = None
-    generate_summary: str | None = None
 
 
 class _Body(Struct):
@@ -100,11 +100,16 @@ def read(body: bytes) -> Prompt:
         last_text=text.last,
         schema=_schema(wanted),
         logprobs="message.output_text.logprobs" in (asked.include or ()),
-        reasoning=asked.reasoning is not None and (asked.reasoning.summary or asked.reasoning.generate_summary) not in {None, "none"},
+        reasoning=asked.reasoning is not None and (_set(asked.reasoning.effort) or _set(asked.reasoning.summary)),
+        hidden=asked.reasoning is not None and not _set(asked.reasoning.summary),
         parallel=asked.parallel_tool_calls is not False,
         input_tokens=text.tokens + count_json(asked.tools),
         previous=asked.previous_response_id or "",
     )
+
+
+def _set(option: str | None) -> bool:
+    return option not in {None, "none"}
 
 
 def _items(given: str | list[_Item]) -> list[_Item]:
@@ -234,7 +239,7 @@ def items(reply: Reply) -> list[tuple[Json, str]]:
     answer, number = reply.answers[0], reply.number
     found: list[tuple[Json, str]] = []
     if answer.reasoning:
-        found.append((_reasoning_item(answer, number), answer.reasoning))
+        found.append((_reasoning_item(answer, number), "" if answer.hidden else answer.reasoning))
     if answer.speaks:
         found.append((_message_item(answer, number, likely=reply.prompt.logprobs), answer.text))
     found += [(_call_item(call, number, at), call.arguments) for at, call in enumerate(answer.calls)]
@@ -242,7 +247,7 @@ def items(reply: Reply) -> list[tuple[Json, str]]:
 
 
 def _reasoning_item(answer: Answer, number: int) -> Json:
-    summary = [{"type": "summary_text", "text": answer.reasoning}]
+    summary = [] if answer.hidden else [{"type": "summary_text", "text": answer.reasoning}]
     return {"id": f"rs_sim{number}", "type": "reasoning", "summary": summary, "encrypted_content": "c2lt"}
 
 
