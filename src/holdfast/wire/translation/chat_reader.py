@@ -1,6 +1,5 @@
 """Reads a Chat Completions request, for a target of another format."""
 
-
 import msgspec
 from msgspec import Raw
 
