@@ -15,6 +15,7 @@ from holdfast.wire.translation import (
 )
 from holdfast.wire.translation.errors import write_error
 from holdfast.wire.translation.neutral import FormatName
+from holdfast.wire.translation.streams import Translator
 
 FORMATS: tuple[FormatName, ...] = ("openai-chat", "openai-responses", "anthropic-messages")
 
@@ -70,4 +71,4 @@ class _Between:
         return write_error(self._caller, status, body)
 
     def stream(self, request: bytes) -> StreamTranslator:
-        raise NotImplementedError
+        return Translator(self._caller, self._target, request)

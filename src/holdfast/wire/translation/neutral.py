@@ -189,6 +189,8 @@ class Stopped(Struct, frozen=True):
 
 
 class Counted(Struct, frozen=True):
+    """What a source has read of the usage so far; the last one counts, and reaches a sink with `Ended`."""
+
     usage: Usage
 
 
@@ -201,7 +203,9 @@ class Failed(Struct, frozen=True):
 
 
 class Ended(Struct, frozen=True):
-    """The target's terminal marker."""
+    """The target's terminal marker. usage: what was counted until then."""
+
+    usage: Usage | None = None
 
 
-Event = Began | Piece | CallBegan | CallPiece | Stopped | Counted | Failed | Ended
+Event = Began | Piece | CallBegan | CallPiece | Stopped | Failed | Ended

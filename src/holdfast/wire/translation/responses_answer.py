@@ -134,7 +134,7 @@ def text_part(written: str) -> Object:
 
 
 def message_item(response_id: str, index: int, parts: list[Object], status: str) -> Object:
-    return {"id": f"msg_{response_id}_{index}", "type": "message", "status": status, "role": "assistant", "content": parts}
+    return {"id": f"msg_{digest(response_id)}_{index}", "type": "message", "status": status, "role": "assistant", "content": parts}
 
 
 def reasoning_item(response_id: str, index: int, thoughts: list[str]) -> Object:
@@ -142,8 +142,13 @@ def reasoning_item(response_id: str, index: int, thoughts: list[str]) -> Object:
     return {"id": f"rs_{FOREIGN}_{digest(response_id)}_{index}", "type": "reasoning", "summary": summary}
 
 
-def call_item(response_id: str, index: int, call: Call, status: str) -> Object:
+def call_item(response_id: str, index: int, call: Call, status: str, *, begun: bool = False) -> Object:
+    """begun: the arguments are still to come."""
     given: Object = {"call_id": call_id(call.id), "name": call.name, "status": status}
     if call.custom:
-        return {"id": f"ctc_{response_id}_{index}", "type": "custom_tool_call", "input": call.arguments} | given
-    return {"id": f"fc_{response_id}_{index}", "type": "function_call", "arguments": call.arguments or "{}"} | given
+        return {"id": f"ctc_{digest(response_id)}_{index}", "type": "custom_tool_call", "input": call.arguments} | given
+    return {
+        "id": f"fc_{digest(response_id)}_{index}",
+        "type": "function_call",
+        "arguments": call.arguments or ("" if begun else "{}"),
+    } | given
