@@ -54,7 +54,7 @@ def events_of(chunk: Any) -> list[Any]:
     """The events of one chunk: LiteLLM streams Anthropic's format as bytes, the others as objects."""
     if not isinstance(chunk, bytes):
         return [plain(chunk)]
-    return [json.loads(line[6:]) for line in chunk.decode().splitlines() if line.startswith("data: ")]
+    return [json.loads(line[6:]) for line in chunk.decode().split("\n") if line.startswith("data: ")]
 
 
 def plain(value: Any) -> Any:

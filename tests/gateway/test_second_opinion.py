@@ -18,7 +18,7 @@ import pytest
 from msgspec import Struct
 
 from holdfast.testing.meaning import Format, Said, asked, gathered, said, unequal
-from holdfast.testing.meaning.questions import FORMATS, QUESTIONS
+from holdfast.testing.meaning.questions import QUESTIONS
 from holdfast.testing.simulated_provider import Address
 
 PYTHON = Path(__file__).parents[2] / ".opinions" / "bin" / "python"
@@ -53,7 +53,12 @@ class Opinion(Struct, frozen=True):
     heard: Said | str
 
 
-CASES = [Case(*pair, question, stream) for pair in permutations(FORMATS, 2) for question in QUESTIONS for stream in (False, True)]
+CASES = [
+    Case(*pair, name, stream)
+    for name, question in QUESTIONS.items()
+    for pair in permutations(question.formats, 2)
+    for stream in (False, True)
+]
 
 
 def understood(format: Format, told: dict[str, Any]) -> Said | str:
@@ -80,7 +85,7 @@ def through_gateway(gateway: Address, case: Case) -> dict[str, Any]:
         return {"error": f"{response.status}: {text}"}
     if not case.stream:
         return {"answer": json.loads(text)}
-    data = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    data = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: ")]
     return {"events": [json.loads(line) for line in data if line != "[DONE]"]}
 
 

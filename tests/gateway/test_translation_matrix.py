@@ -7,6 +7,7 @@ prompt in each of its formats, so meanings are compared whole: text, tools, pars
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator
 from functools import cache
+from itertools import product
 from typing import Any
 
 import anthropic
@@ -123,15 +124,13 @@ by_mode = pytest.mark.parametrize("mode", ["sync", "async"])
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_a_question_asks_for_the_same_in_every_format(name: str) -> None:
-    asks = [meant(asked(format, QUESTIONS[name].body(format))) for format in FORMATS]
-    assert asks[0] == asks[1] == asks[2]
+    first, *others = [meant(asked(format, QUESTIONS[name].body(format))) for format in QUESTIONS[name].formats]
+    assert [unequal(other, first) for other in others] == [{}] * len(others)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @by_mode
-@by_target
-@by_caller
-@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize(("name", "caller", "target"), [(n, *pair) for n, q in QUESTIONS.items() for pair in product(q.formats, repeat=2)])
 def test_answers_mean_the_same_whoever_serves_them(
     matrix: Matrix, caller: Format, target: Format, name: str, mode: str, stream: bool
 ) -> None:

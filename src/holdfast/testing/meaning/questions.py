@@ -42,16 +42,23 @@ ARGUMENTS: dict[str, Any] = {"city": 'Zürich "X"', "days": 3}
 
 
 class Question(Struct, frozen=True):
-    """One question in the three formats; fields that are not there are those of `PLAIN`."""
+    """One question in the three formats, None where a format cannot ask it; fields that are not there are those of `PLAIN`."""
 
-    chat: dict[str, Any] = {}
-    responses: dict[str, Any] = {}
-    messages: dict[str, Any] = {}
+    chat: dict[str, Any] | None = {}
+    responses: dict[str, Any] | None = {}
+    messages: dict[str, Any] | None = {}
     model: str = "sim-ok"
+
+    @property
+    def formats(self) -> tuple[Format, ...]:
+        """In which it can be asked."""
+        own = zip(FORMATS, (self.chat, self.responses, self.messages), strict=True)
+        return tuple(format for format, options in own if options is not None)
 
     def options(self, format: Format) -> dict[str, Any]:
         """The keyword arguments for a caller of this format."""
         own = dict(zip(FORMATS, (self.chat, self.responses, self.messages), strict=True))[format]
+        assert own is not None
         return {"model": self.model, **PLAIN[format], **own}
 
     def body(self, format: Format) -> bytes:
@@ -134,6 +141,17 @@ def pictured(url: str) -> Question:
     )
 
 
+PDF = "data:application/pdf;base64,JVBERi0xLjQK"
+PDF_BLOCK = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQK"}, "title": "a.pdf"}
+CHAT_SEE, RESPONSES_SEE = {"type": "text", "text": "See?"}, {"type": "input_text", "text": "See?"}
+RESPONSES_PICTURE = {"type": "input_image", "image_url": DATA_URL, "detail": "auto"}
+MESSAGES_PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
+MESSAGES_PICTURE_RESULT = {
+    "role": "user",
+    "content": [MESSAGES_TURNS[-1]["content"][0], {**MESSAGES_TURNS[-1]["content"][1], "content": [CHAT_SEE, MESSAGES_PICTURE]}],
+}
+LOOKING = {"role": "assistant", "content": "I will look."}
+NOTHING: dict[str, Any] = {"type": "object", "properties": {}}
 SYSTEM = [{"role": "system", "content": "Be brief."}, *SAY]
 QUESTIONS: dict[str, Question] = {
     "plain": Question(),
@@ -208,6 +226,35 @@ QUESTIONS: dict[str, Question] = {
     "filtered": Question(model="sim-filter"),
     "filtered later": Question(model="sim-filter-7"),
     "cached": Question(model="sim-cached-3"),
+    "document": Question(
+        {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_data": PDF, "filename": "a.pdf"}}, CHAT_SEE]}]},
+        {"input": [{"role": "user", "content": [{"type": "input_file", "file_data": PDF, "filename": "a.pdf"}, RESPONSES_SEE]}]},
+        {"messages": [{"role": "user", "content": [PDF_BLOCK, CHAT_SEE]}]},
+    ),
+    "picture from a tool": Question(
+        None,
+        {"tools": RESPONSES_TOOLS, "input": [*RESPONSES_TURNS[:-1], {**RESPONSES_TURNS[-1], "output": [RESPONSES_SEE, RESPONSES_PICTURE]}]},
+        {"tools": MESSAGES_TOOLS, "messages": [*MESSAGES_TURNS[:-1], MESSAGES_PICTURE_RESULT]},
+    ),
+    "instructions later": Question(
+        {"messages": [*SAY, LOOKING, {"role": "system", "content": "Now be brief."}, {"role": "user", "content": "This."}]},
+        {"input": [*SAY, LOOKING, {"role": "system", "content": "Now be brief."}, {"role": "user", "content": "This."}]},
+        {"messages": [*SAY, LOOKING, {"role": "system", "content": "Now be brief."}, {"role": "user", "content": "This."}]},
+    ),
+    "tool without arguments": Question(
+        {"tools": [{"type": "function", "function": {"name": "now", "parameters": NOTHING}}]},
+        {"tools": [{"type": "function", "name": "now", "parameters": NOTHING, "strict": False}]},
+        {"tools": [{"name": "now", "input_schema": NOTHING}]},
+        model="sim-tool",
+    ),
+    "stop sequence": Question({"stop": ["never", " checksum"]}, None, {"stop_sequences": ["never", " checksum"]}),
+    "any object": Question({"response_format": {"type": "json_object"}}, {"text": {"format": {"type": "json_object"}}}, None),
+    "verbosity": Question({"verbosity": "low"}, {"text": {"verbosity": "low"}}, None),
+    "sharp picture": Question(
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": PICTURE, "detail": "high"}}, CHAT_SEE]}]},
+        {"input": [{"role": "user", "content": [{**RESPONSES_PICTURE, "image_url": PICTURE, "detail": "high"}, RESPONSES_SEE]}]},
+        None,
+    ),
 }
 
 SCRIPT = Script(

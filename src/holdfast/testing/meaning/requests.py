@@ -40,6 +40,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     schema: Any = None
     thinks: bool = False
     user: str = ""
+    verbosity: str = ""
     other: dict[str, Any] = {}
 
 
@@ -106,6 +107,7 @@ def _chat(fields: dict[str, Any]) -> dict[str, Any]:
         **_known(_chat_messages(fields.pop("messages"), calls)),
         "tools": tuple(_tool(tool.get("function") or tool) for tool in fields.pop("tools", ())),
         "choice": choice if isinstance(choice, str) else choice.get("function", choice)["name"],
+        "verbosity": fields.pop("verbosity", ""),
         "parallel": fields.pop("parallel_tool_calls", True),
         "max_output": next((bound for bound in bounds if bound is not None), None),
         "stops": (stop,) if isinstance(stop, str) else tuple(stop),
@@ -172,12 +174,14 @@ def _responses(fields: dict[str, Any]) -> dict[str, Any]:
     given, calls = fields.pop("input"), _Calls()
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
     choice = fields.pop("tool_choice", "auto")
-    wanted = fields.pop("text", {}).get("format") or {}
+    spoken = fields.pop("text", {})
+    wanted = spoken.get("format") or {}
     reasoning = fields.pop("reasoning", None) or {}
     return {
         **_known((_responses_item(item, calls) for item in items), [fields.pop("instructions")] if "instructions" in fields else ()),
         "tools": tuple(_tool(tool) for tool in fields.pop("tools", ())),
         "choice": choice if isinstance(choice, str) else choice["name"],
+        "verbosity": spoken.get("verbosity", ""),
         "parallel": fields.pop("parallel_tool_calls", True),
         "max_output": fields.pop("max_output_tokens", None),
         "schema": {"json_schema": wanted.get("schema"), "json_object": "json"}.get(wanted.get("type", "text")),
