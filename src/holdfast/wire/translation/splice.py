@@ -46,9 +46,7 @@ class Continuation:
     def __init__(self, name: FormatName, request: bytes) -> None:
         self._name: FormatName = name
         self._request = request
-        self._watch: _Watch = {"openai-chat": _ChatWatch, "openai-responses": _ResponsesWatch, "anthropic-messages": _AnthropicWatch}[
-            name
-        ]()
+        self._watch = _watch_of(name)
         self._splitter = sse.Splitter()
         self._source = source_of(name)
         self._said: list[str] = []
