@@ -1,7 +1,7 @@
 """Takes the thoughts of other providers' models out of a request before it goes to a target of the caller's own format.
 
-A fallback's thoughts reach the caller as its format has them (see `anthropic_answer` and `responses_answer`), and the caller sends them back
-with the next turn. Anthropic would refuse a signature, OpenAI an item, that it did not make: so they are marked, and left out here.
+A fallback's thoughts reach the caller as its format has them, marked by `ids.FOREIGN`, and the caller sends them back with the next turn.
+Anthropic would refuse a signature, and OpenAI an item, that it did not make.
 """
 
 import msgspec
