@@ -4,23 +4,24 @@ Callback style, no task per call. Money is reserved for each attempt before it i
 written to the journal before the answer's last byte goes out.
 """
 
-import logging
 from collections.abc import Mapping
-from contextlib import suppress
 
-from holdfast.clock import SECOND, Timer
-from holdfast.errors import MalformedRequest, StorageError, Withdrawn
+from msgspec import structs
+
+from holdfast.clock import Timer
+from holdfast.errors import MalformedRequest, Withdrawn
 from holdfast.events.error import RecoveryAction
 from holdfast.execution.attempt import AttemptResult
 from holdfast.execution.upstream import Headers
 from holdfast.gateway import refusals
 from holdfast.gateway.admission import Cost
-from holdfast.gateway.arrival import Times, arrive
+from holdfast.gateway.arrival import Arrival, Times, arrive
 from holdfast.gateway.asked import Asked, asked_of
-from holdfast.gateway.delivery import Delivery
+from holdfast.gateway.continuation import Continuation, continuation_of
+from holdfast.gateway.ending import Ending
 from holdfast.gateway.endpoints import Endpoint
 from holdfast.gateway.gate import Admitted, Denied, killed, killed_in_stream, killed_tool
-from holdfast.gateway.headers import own_headers, retries_by_sdk
+from holdfast.gateway.headers import retries_by_sdk
 from holdfast.gateway.hedging import Hedge
 from holdfast.gateway.identity import Caller
 from holdfast.gateway.options import Passthrough, Reply, ToolOptions
@@ -29,14 +30,11 @@ from holdfast.gateway.recovery import ONCE, Recovery, is_declined, may_fall_back
 from holdfast.gateway.routing import Destination
 from holdfast.gateway.target_attempt import TargetAttempt
 from holdfast.http.message import Request, Response
-from holdfast.policy.history import Claim
 from holdfast.policy.kill import NONE, Kill
 from holdfast.wire.call import Answer, Call, Refusal
-from holdfast.wire.canonical import turn
 from holdfast.wire.translation import Untranslatable
 
 _NOT_PARSED = Call(model="", generates=False)
-_log = logging.getLogger("holdfast.gateway")
 
 
 class GuardedCall:
@@ -49,12 +47,13 @@ class GuardedCall:
         self._endpoint = endpoint
         self._format = endpoint.format
         self._request = request
-        self._delivery = Delivery(response, endpoint)
+        self._body = request.body
+        self._continuation: Continuation | None = None
         began_ns = parts.clock.monotonic_ns()
         self._times = Times(began_ns, began_ns + caller.agent.timeouts.total_ns)
         self._call_id = parts.new_id()
+        self._ending = Ending(parts, endpoint, response, self._call_id, self._closed)
         self._call = _NOT_PARSED
-        self._claim: Claim | None = None
         self._destinations: tuple[Destination | Reply, ...] = ()
         self._at = 0
         self._recovery = Recovery(caller.agent.retries, retries_by_sdk(request.headers))
@@ -62,13 +61,9 @@ class GuardedCall:
         self._attempt: TargetAttempt | None = None
         self._hedge: Hedge | None = None
         self._waiting: Timer | None = None
-        self._served_by = ""
-        self._clamped: int | None = None
         self._last_failure: AttemptResult | None = None
-        self._reached: Denied | None = None
         self._checked = NONE
         self._killed_tools: Mapping[str, Kill] = {}
-        self._over = False
         response.disconnected = self._client_left
         response.pausing = self._pause
         response.resuming = self._resume
@@ -83,7 +78,7 @@ class GuardedCall:
             self._call = self._format.parse(self._request.body)
         except MalformedRequest as error:
             self._identify()
-            self._refuse(refusals.malformed(error, self._request.header(b"content-encoding")))
+            self._ending.refused(refusals.malformed(error, self._request.header(b"content-encoding")))
             return
         self._begin(routing.destinations(self._caller.agent, self._call.model, self._format))
 
@@ -99,22 +94,24 @@ class GuardedCall:
         self._begin((destination,), tool.price)
 
     def _begin(self, destinations: tuple[Destination | Reply, ...], price: int | None = None) -> None:
-        self._identify(price)
+        arrival = self._identify(price)
         self._destinations = destinations
-        if not self._flush():  # writes what an earlier call could not: without a record no money is spent
+        if not self._ending.flush():  # writes what an earlier call could not: without a record no money is spent
             return
-        if self._claim is not None and self._claim.continues is None:
+        if arrival.claim is not None and arrival.claim.continues is None:
             self._record.interaction_started()
         if destinations:
             self._admit()
         else:
-            self._refuse(refusals.no_destination(self._call.model))
+            self._ending.refused(refusals.no_destination(self._call.model))
 
-    def _identify(self, price: int | None = None) -> None:
+    def _identify(self, price: int | None = None) -> Arrival:
         arrival = arrive(self._parts, self._caller, self._endpoint, self._call, self._call_id, self._times, price)
-        self._entry, self._record, self._claim = arrival.entry, arrival.record, arrival.claim
+        self._entry, self._record = arrival.entry, arrival.record
+        self._ending.arrived(arrival)
         self._record.repeated = self._recovery.made
         self._parts.in_progress.add(self)
+        return arrival
 
     def _admit(self) -> None:
         """Ask for one attempt at the current target to be let through; `_admitted` goes on."""
@@ -124,7 +121,8 @@ class GuardedCall:
         if kills.active and (denied := killed(kills, self._entry, destination)) is not None:
             self._denied(denied)
         elif isinstance(destination, Reply):
-            self._reply(destination)
+            if not self._ending.canned(destination):
+                self._pass_over(refusals.no_destination(self._call.model))
         elif destination.provider.key_error:
             self._pass_over(refusals.no_key(destination.owner, destination.provider.key_error))
         else:
@@ -134,7 +132,7 @@ class GuardedCall:
         asked = self._asked
         if asked is None or asked.destination is not destination:
             try:
-                self._asked = asked = asked_of(self._entry, self._request.body, destination)
+                self._asked = asked = asked_of(self._entry, self._body, destination)
             except Untranslatable as error:
                 self._pass_over(refusals.untranslatable(error, destination.label))
                 return
@@ -152,7 +150,7 @@ class GuardedCall:
             self.broke(defect)
 
     def _go_on(self, outcome: Admitted | Denied) -> None:
-        if self._over:
+        if self._ending.over:
             if isinstance(outcome, Admitted):
                 outcome.cancel()
         elif isinstance(outcome, Denied):
@@ -172,7 +170,7 @@ class GuardedCall:
         provider = asked.destination.provider
         self._recovery.begins(parts.allowances.of(agent.name, provider.name, agent.retries.share))
         self._killed_tools = parts.gate.kills().tools
-        self._served_by = asked.destination.label
+        self._ending.served_by = asked.destination.label
         self._attempt = attempt = TargetAttempt(parts, asked, admitted, self)
         attempt.start(self._request, f"{self._call_id}-{self._at}")
         if agent.hedge_after_ns is not None and self._attempt is attempt and not asked.destination.tool:  # else it has ended already
@@ -187,22 +185,22 @@ class GuardedCall:
     def _killed_now(self) -> Denied | None:
         return killed(self._parts.gate.kills(), self._entry, self._destinations[self._at])
 
-    def _own_headers(self, attempts: int, cost: Cost | None = None) -> list[tuple[bytes, bytes]]:
-        decision = "" if self._format is None else self._call_id
-        amount = None if cost is None else cost.amount
-        return own_headers(self._served_by, attempts, decision, self._entry.origin.interaction, self._clamped, amount)
-
     def committed(self, attempt: TargetAttempt, status: int, headers: Headers, data: bytes) -> None:
-        self._clamped = attempt.rewrite.max_output
+        self._ending.clamped = attempt.rewrite.max_output
         if self._hedge is not None:
             self._won(attempt)
-        self._delivery.own = self._own_headers(attempts=self._record.attempts + 1)
-        if not self._killed_tools or not self._stopped_by_tool():
-            self._delivery.start(status, headers, data)
+        if self._killed_tools and self._stopped_by_tool():
+            return
+        if self._continuation is not None:
+            self._ending.write(self._continuation.passed(data))
+            return
+        if self._caller.agent.fallback.continue_streams:
+            self._continuation = continuation_of(self._format, self._call, self._body, data)
+        self._ending.begun(status, headers, data)
 
     def data(self, attempt: TargetAttempt, data: bytes) -> None:
         if not self._killed_tools or not self._stopped_by_tool():
-            self._delivery.write(data)
+            self._ending.write(data if self._continuation is None else self._continuation.passed(data))
 
     def _won(self, attempt: TargetAttempt) -> None:
         """The attempt serves the call; the one beside it, if any, is given up."""
@@ -211,19 +209,21 @@ class GuardedCall:
         loser = None if hedge is None else hedge.close(attempt)
         if loser is not None:
             result, _, cost = loser.cancel("another attempt answered first")
-            self._record.attempt(result, cost, self._served_by, loser.sent, failed=True)
-            self._record.outrun(self._served_by)
+            self._record.attempt(result, cost, self._ending.served_by, loser.sent, failed=True)
+            self._record.outrun(self._ending.served_by)
 
     def ended(self, attempt: TargetAttempt, result: AttemptResult, answer: Answer | None, cost: Cost) -> None:
-        self._clamped = attempt.rewrite.max_output
+        self._ending.clamped = attempt.rewrite.max_output
+        if self._continuation is not None:
+            answer = self._continuation.ended(result, answer)
         answered = answer is not None and answer.complete and result.error is None
         if self._hedge is not None and not answered:
             hedge, self._hedge = self._hedge, None
             other = hedge.close(attempt)
             if other is not None:
                 self._attempt = other
-                self._record.attempt(result, cost, self._served_by, attempt.sent, failed=True)
-                self._record.failure(result, self._served_by, "hedged")
+                self._record.attempt(result, cost, self._ending.served_by, attempt.sent, failed=True)
+                self._record.failure(result, self._ending.served_by, "hedged")
                 return
         elif self._hedge is not None:
             self._won(attempt)
@@ -231,22 +231,20 @@ class GuardedCall:
         if isinstance(result.error, Withdrawn):
             self._admit()
         elif (kill := killed_tool(self._killed_tools, result, answer)) is not None:
-            self._record.attempt(result, cost, self._served_by, attempt.sent, failed=True)
-            self._stopped(answer, cost, result, refusals.tool_killed(kill))
+            self._record.attempt(result, cost, self._ending.served_by, attempt.sent, failed=True)
+            self._ending.stopped(answer, cost, result, refusals.tool_killed(kill))
         elif answer is None or not answered or (self._next is not None and self._declined(result, answer)):
-            self._record.attempt(result, cost, self._served_by, attempt.sent, failed=True)
+            self._record.attempt(result, cost, self._ending.served_by, attempt.sent, failed=True)
             self._fail(result, answer, cost)
         else:
-            self._record.attempt(result, cost, self._served_by, attempt.sent, failed=False)
-            self._succeed(result, answer, cost)
+            self._record.attempt(result, cost, self._ending.served_by, attempt.sent, failed=False)
+            self._ending.answered(result, answer, cost)
 
     def _declined(self, result: AttemptResult, answer: Answer) -> bool:
         return is_declined(result, answer, self._caller.agent.fallback)
 
     def broke(self, defect: Exception) -> None:
         """A defect of our own: the agent gets an answer all the same, and what was reserved counts as spent."""
-        _log.error("call %s broke", self._call_id, exc_info=defect)
-        self._end()
         attempt, self._attempt = self._attempt, None
         hedge, self._hedge = self._hedge, None
         if attempt is not None:
@@ -254,33 +252,7 @@ class GuardedCall:
             for each in (attempt, beside):
                 if each is not None:
                     each.forfeit()
-        self._return_claim()
-        with suppress(Exception):  # the record may be what broke
-            self._record.defect(defect)
-            self._record.flush()
-        self._delivery.refusal(refusals.defect())
-
-    def _succeed(self, result: AttemptResult, answer: Answer, cost: Cost) -> None:
-        if self._format is not None:
-            self._record.decision(answer, cost, self._served_by, self._claim, result.first_token_ns)
-            if self._format.resumable and answer.response_id and self._entry.origin.interaction:
-                tokens = 0 if answer.usage is None else answer.usage.input + answer.usage.output
-                self._parts.conversations.remember_response(self._caller.name, answer.response_id, self._entry.origin.interaction, tokens)
-        if self._claim is not None:
-            self._parts.conversations.answered(self._claim, answer.turns, self._call_id)
-            self._claim = None
-        if not self._flush():
-            return
-        self._end()
-        if result.committed:
-            self._delivery.end(result.held)
-            return
-        self._delivery.own = self._own_headers(self._record.attempts, cost)
-        if result.stream is None:
-            self._delivery.whole(result.status, result.headers, result.body)
-        else:
-            self._delivery.start(result.status, result.headers, result.held)
-            self._delivery.end()
+        self._ending.broke(defect)
 
     def _fail(self, result: AttemptResult, answer: Answer | None, cost: Cost) -> None:
         """Retry here, fall back to the next target, or pass the failure on; what was done stands on the error."""
@@ -288,22 +260,34 @@ class GuardedCall:
         left_ns = self._times.total_at_ns - parts.clock.monotonic_ns()
         wait_ns: int | None = None
         recovery: RecoveryAction = "none"
-        if not result.committed:
+        if result.committed:
+            if left_ns > 0 and isinstance(following, Destination) and self._go_on_with(result):
+                recovery = "continued"
+        else:
             wait_ns = self._recovery.retry_in_ns(result, left_ns, parts.clock, parts.uniform(), last=following is None)
             if wait_ns is not None:
                 recovery = "retried"
             elif following is not None and left_ns > 0 and may_fall_back(result, answer, options):
                 recovery = "canned" if isinstance(following, Reply) else "fell_back"
-        self._record.failure(result, self._served_by, recovery)
+        self._record.failure(result, self._ending.served_by, recovery)
         self._last_failure = result
         if wait_ns is not None:
             self._waiting = parts.clock.call_later(wait_ns, self._try_again)
         elif recovery != "none":
             self._next_destination()
         else:
-            if result.committed and answer is not None and self._format is not None:
-                self._record.decision(answer, cost, self._served_by, self._claim, result.first_token_ns)
+            self._ending.cut_short(result, answer, cost)
             self._give_up(result)
+
+    def _go_on_with(self, result: AttemptResult) -> bool:
+        """Whether the stream that broke off can be continued; the next target is then asked for the rest of it."""
+        continuation = self._continuation
+        if continuation is None or self._format is None or not continuation.possible:
+            return False
+        result.held = b""  # the pieces of an event without its end
+        self._body = continuation.request()
+        self._entry = structs.replace(self._entry, call=self._format.parse(self._body))
+        return True
 
     def _try_again(self) -> None:
         try:
@@ -325,96 +309,45 @@ class GuardedCall:
         elif self._last_failure is not None:
             self._give_up(self._last_failure)
         else:
-            self._refuse(refusal if self._reached is None else self._reached.refusal)
+            reached = self._ending.reached
+            self._ending.refused(refusal if reached is None else refusals.limit_reached(reached))
 
     def _denied(self, denied: Denied) -> None:
-        if denied.reached is not None and self._reached is None:
+        if denied.reached is not None and self._ending.reached is None:
             self._record.limit_refusal(denied.reached)
-            self._reached = denied
+            self._ending.reached = denied.reached
         if denied.elsewhere:
             self._pass_over(denied.refusal)
         elif self._last_failure is not None and denied.kill is None:
             self._give_up(self._last_failure)
         else:
-            self._refuse(denied.refusal)
+            self._ending.refused(denied.refusal)
 
     def _give_up(self, result: AttemptResult) -> None:
-        if self._flush():
-            self._end()
-            self._return_claim()
-            if not self._delivery.started:
-                self._delivery.own = self._own_headers(self._record.attempts)
-            self._delivery.failure(result, self._served_by, retried=self._recovery.spent)
-        self._tell_reached()
-
-    def _reply(self, reply: Reply) -> None:
-        """The route's last resort: an answer of the gateway's own."""
-        created_s = self._parts.clock.wall_ns() // SECOND
-        body = None if self._format is None else self._format.canned(self._call, reply.text, self._call_id, created_s)
-        if body is None:
-            self._pass_over(refusals.no_destination(self._call.model))
-            return
-        self._served_by, self._clamped = "reply", None
-        self._record.canned(reply.text, self._claim)
-        if self._claim is not None:
-            self._parts.conversations.answered(self._claim, [turn("assistant", [reply.text])], self._call_id)
-            self._claim = None
-        if self._flush():
-            self._end()
-            self._delivery.own = self._own_headers(self._record.attempts)
-            self._delivery.canned(body, stream=self._call.stream)
-        self._tell_reached()
-
-    def _refuse(self, refusal: Refusal) -> None:
-        """Deny the call; nothing was spent on it."""
-        self._record.refusal(refusal)
-        if self._flush():
-            self._end()
-            self._return_claim()
-            self._delivery.refusal(refusal)
-        self._tell_reached()
-
-    def _tell_reached(self) -> None:
-        """A limit was reached, and no target served the call; told after the answer went out, for it may end the agent."""
-        if self._reached is not None and self._reached.reached is not None:
-            self._parts.limit_refused(self._reached.reached)
-
-    def _flush(self) -> bool:
-        """Hand the record to the operating system; when that fails the call is refused, or its stream broken off."""
-        try:
-            self._record.flush()
-        except StorageError as error:
-            self._end()
-            self._return_claim()
-            refusal = refusals.record_unavailable(str(error))
-            if not self._record.attempts:  # held in memory until it can be written
-                self._record.refusal(refusal)
-            self._delivery.refusal(refusal)
-            return False
-        return True
+        self._ending.failed(result, retried=self._recovery.spent)
 
     def _client_left(self) -> None:
         """Stop the upstream at once, settle what may have been generated, record how far it came."""
-        if self._over:
-            return
-        self._end()
+        if not self._ending.over:
+            try:
+                self._ending.left(self._withdraw)
+            except Exception as defect:  # noqa: BLE001 - no caller of this callback could do better
+                self.broke(defect)
+
+    def _withdraw(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
         attempt = self._attempt
         if attempt is None:
             self._leave()
-            self._record.cancelled(self._served_by or "before any attempt")
-        else:
-            try:
-                result, answer, cost = self._cancel(attempt, "the client left")
-                self._record.cancelled(self._served_by)
-                if answer is not None and result.committed and self._format is not None:
-                    self._record.decision(answer, cost, self._served_by, self._claim, result.first_token_ns)
-            except Exception as defect:  # noqa: BLE001 - no caller of this callback could do better
-                self.broke(defect)
-        self._return_claim()
-        with suppress(StorageError):  # nobody is left to be told; the next call is
-            self._record.flush()
+            self._record.cancelled(self._ending.served_by or "before any attempt")
+            return
+        result, answer, cost = self._cancel(attempt, "the client left")
+        self._record.cancelled(self._ending.served_by)
+        self._ending.cut_short(result, answer, cost)
+
+    def _closed(self) -> None:
+        self._parts.in_progress.discard(self)
 
     def _leave(self) -> None:
         if self._asked is not None:
@@ -426,7 +359,7 @@ class GuardedCall:
             self._won(attempt)
         result, answer, cost = attempt.cancel(why)
         self._attempt = None
-        self._record.attempt(result, cost, self._served_by, attempt.sent, failed=True)
+        self._record.attempt(result, cost, self._ending.served_by, attempt.sent, failed=True)
         return result, answer, cost
 
     def kills_changed(self) -> None:
@@ -457,7 +390,7 @@ class GuardedCall:
 
     def _cut(self, attempt: TargetAttempt, refusal: Refusal) -> None:
         result, answer, cost = self._cancel(attempt, "stopped with the kill switch")
-        self._stopped(answer if result.committed else None, cost, result, refusal)
+        self._ending.stopped(answer if result.committed else None, cost, result, refusal)
 
     def _stopped_by_tool(self) -> bool:
         """Cut a stream off that calls a killed tool, before the event that names it is passed on."""
@@ -466,28 +399,6 @@ class GuardedCall:
             return False
         self._cut(attempt, refusals.tool_killed(kill))
         return True
-
-    def _stopped(self, answer: Answer | None, cost: Cost, result: AttemptResult, refusal: Refusal) -> None:
-        """The kill switch ends a call that has cost something: its attempt is recorded, its answer is not delivered to the end."""
-        self._record.stopped(refusal)
-        if answer is not None and self._format is not None:
-            answer.complete = False
-            self._record.decision(answer, cost, self._served_by, self._claim, result.first_token_ns)
-        if self._flush():
-            self._end()
-            self._return_claim()
-            if not self._delivery.started:
-                self._delivery.own = self._own_headers(self._record.attempts, cost)
-            self._delivery.refusal(refusal)
-
-    def _end(self) -> None:
-        self._over = True
-        self._parts.in_progress.discard(self)
-
-    def _return_claim(self) -> None:
-        if self._claim is not None:
-            self._parts.conversations.failed(self._claim)
-            self._claim = None
 
     def _pause(self) -> None:
         if self._attempt is not None:

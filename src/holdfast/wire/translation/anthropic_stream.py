@@ -133,7 +133,7 @@ class AnthropicSink:
 
     def __init__(self) -> None:
         self._next = 0
-        self._open: tuple[Literal["text", "thinking", "tool_use"], int] | None = None
+        self._open: tuple[Literal["text", "thinking", "sealed", "tool_use"], int] | None = None
         self._source: tuple[str, int] | None = None
         self._calls: dict[int, int] = {}
         self._refusal: list[str] = []
@@ -158,11 +158,11 @@ class AnthropicSink:
             case Ended():
                 return self._end(event.usage)
 
-    def go_on(self, index: int, kind: Literal["text", "thinking"] | None) -> None:
-        """Begin behind what another stream has sent: `index` is its open block, of this kind, or with None the next one."""
-        self._next = index if kind is None else index + 1
-        self._open = None if kind is None else (kind, index)
-        self._source = None
+    def go_on(self, blocks: int, kind: Literal["text", "thinking", "sealed"] | None) -> None:
+        """Begin behind the blocks that another stream has sent, of which the last is still open if its kind is given; "sealed": thoughts
+        that are signed already."""
+        self._next = blocks
+        self._open = None if kind is None else (kind, blocks - 1)
 
     def _piece(self, piece: Piece) -> bytes:
         kind: Literal["text", "thinking"] = "thinking" if piece.kind == "reasoning" else "text"

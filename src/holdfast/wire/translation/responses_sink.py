@@ -45,11 +45,29 @@ class _OpenItem(Struct):
     part: _OpenPart | None = None
 
 
+class Unfinished(Struct):
+    """The item that another stream left open, its finished parts, the type of the open one if there is one, and its pieces so far."""
+
+    index: int
+    item: Object
+    parts: list[Object]
+    part: str | None
+    said: list[str]
+
+
 class _OpenCall(Struct):
     index: int
     call: CallBegan
     item_id: str
     pieces: list[str]
+
+
+_KINDS: dict[str, Literal["text", "reasoning", "refusal"]] = {
+    "output_text": "text",
+    "refusal": "refusal",
+    "summary_text": "reasoning",
+    "reasoning_text": "reasoning",
+}
 
 
 class ResponsesSink:
@@ -58,6 +76,7 @@ class ResponsesSink:
     def __init__(self) -> None:
         self._number = 0
         self._head = Began("", "")
+        self._base: Object = {}
         self._output: dict[int, Object] = {}
         self._next = 0
         self._open: _OpenItem | None = None
@@ -83,20 +102,20 @@ class ResponsesSink:
             case Ended():
                 return self._end(event.usage)
 
-    def go_on(
-        self, head: Began, number: int, output: dict[int, Object], unfinished: tuple[int, Object, list[Object], str | None] | None
-    ) -> None:
-        """Begin behind what another stream has sent: its next sequence number, its finished items, and the item that it left open: where
-        it stands, the item, its finished parts, and the text of an open part."""
+    def go_on(self, head: Began, base: Object, number: int, output: dict[int, Object], unfinished: Unfinished | None) -> None:
+        """Begin behind what another stream has sent: its response as it began, its next sequence number, its finished items, and the item
+        that it left open."""
         self._head = head
+        self._base = base
         self._number = number
         self._output = output
         self._next = max(output, default=-1) + 1
         if unfinished is not None:
-            index, item, parts, said = unfinished
-            part = _OpenPart("text", None, [said]) if said is not None else None
-            self._open = _OpenItem(index, item, parts, part)
-            self._next = max(self._next, index + 1)
+            part = None
+            if (kind := _KINDS.get(unfinished.part or "")) is not None:
+                part = _OpenPart(kind, None, list(unfinished.said))
+            self._open = _OpenItem(unfinished.index, unfinished.item, list(unfinished.parts), part)
+            self._next = max(self._next, unfinished.index + 1)
 
     def _piece(self, piece: Piece) -> bytes:
         written = b""
@@ -199,6 +218,8 @@ class ResponsesSink:
         stop = self._stop or Stopped("end")
         output = [self._output[index] for index in sorted(self._output)]
         whole = response_object(self._head.id, self._head.model, self._head.created_s, output, stop.stop, counted)
+        if self._base:
+            whole = self._base | {name: whole[name] for name in ("status", "incomplete_details", "output", "usage")}
         return self._event(f"response.{whole['status']}", response=whole)
 
     def _event(self, event: str, **fields: object) -> bytes:
