@@ -48,21 +48,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("gateway")
     with (
         running_in_thread(application) as upstream,
-        gateway_in_thread(_speaking_one_format(options_for(upstream, _each_format(upstream), folder)), folder) as gateway,
+        gateway_in_thread(options_for(upstream, _each_format(upstream), folder), folder) as gateway,
     ):
         yield Served(gateway, upstream, provider, arrived)
 
 
 def _each_format(upstream: Address) -> str:
-    """A provider that speaks one format alone for each of them, and an agent that is served by it."""
-    providers = "".join(f"  only-{target}: {{kind: simulated, base_url: '{upstream.openai}'}}\n" for target in FORMATS)
-    agents = "".join(f"  to-{target}: {{routes: {{'*': [only-{target}/*]}}}}\n" for target in FORMATS)
+    """A provider that speaks one format alone for each of them; agents that are served by it, or by it after the two others."""
+    base = f"kind: simulated, base_url: '{upstream.openai}'"
+    providers = "".join(f"  only-{target}: {{{base}, formats: [{target}]}}\n" for target in FORMATS)
+    agents = "".join(f"  to-{target}: {{routes: {{'*': [only-{target}/*]}}, retries: {{max: 0}}}}\n" for target in FORMATS)
+    for last in FORMATS:
+        route = ", ".join(f"only-{target}/*" for target in (*(other for other in FORMATS if other != last), last))
+        agents += f"  last-{last}: {{routes: {{'*': [{route}]}}, retries: {{max: 0}}}}\n"
     return f"{providers}agents:\n{agents}"
-
-
-def _speaking_one_format(options: GatewayOptions) -> GatewayOptions:
-    providers = tuple(
-        msgspec.structs.replace(provider, formats=(provider.name.removeprefix("only-"),)) if provider.name.startswith("only-") else provider
-        for provider in options.providers
-    )
-    return msgspec.structs.replace(options, providers=providers)

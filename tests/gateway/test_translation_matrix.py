@@ -139,7 +139,16 @@ def test_answers_mean_the_same_whoever_serves_them(
     # Tools and messages are written differently, and so cost other input: what the caller heard is what was billed, see `ask`.
     assert unequal(settled(name, caller, heard), settled(name, caller, msgspec.structs.replace(wanted, input=heard.input))) == {}
     assert valid(target, sent.body)
-    assert unequal(meant(asked(target, sent.body)), meant(asked(caller, QUESTIONS[name].body(caller)))) == {}
+    assert unequal(meant(asked(target, sent.body)), meant(asked(caller, expected(name, caller, target)))) == {}
+
+
+def expected(name: str, caller: Format, target: Format) -> bytes:
+    """The request as the caller would have to send it to mean what the target gets."""
+    body = QUESTIONS[name].body(caller)
+    if name == "instructions later" and target == "anthropic-messages" != caller:  # of which only its newest models know the role
+        words = b'"content":"<system>\\nNow be brief.\\n</system>"'
+        return body.replace(b'"system","content":"Now be brief."', b'"user",' + words)
+    return body
 
 
 def settled(name: str, caller: Format, heard: Said) -> Said:
