@@ -28,21 +28,27 @@ def gateway(options_of: Callable[[str], GatewayOptions]) -> Callable[[str], Memo
 
 
 class Served(msgspec.Struct, frozen=True):
-    """A gateway whose agents `to-FORMAT` are served by a provider that speaks that format alone; `arrived`: what it was sent."""
+    """A gateway whose agents `to-FORMAT` are served by a provider that speaks that format alone. arrived: what it was sent. models:
+    the simulated model by which it answers requests with a key, whatever model they name."""
 
     gateway: Address
     upstream: Address
     provider: SimulatedProvider
     arrived: list[Request]
+    models: dict[str, str]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     arrived: list[Request] = []
+    models: dict[str, str] = {}
     provider = SimulatedProvider(scripts=Scripts((SCRIPT,)))
 
     def application(request: Request, response: Response) -> None:
         arrived.append(request)
+        key = (request.header(b"x-api-key") or (request.header(b"authorization") or b"").removeprefix(b"Bearer ")).decode()
+        if key in models:
+            request.body = msgspec.json.encode({**msgspec.json.decode(request.body), "model": models[key]})
         provider.application(request, response)
 
     folder = tmp_path_factory.mktemp("gateway")
@@ -50,7 +56,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         running_in_thread(application) as upstream,
         gateway_in_thread(options_for(upstream, _each_format(upstream), folder), folder) as gateway,
     ):
-        yield Served(gateway, upstream, provider, arrived)
+        yield Served(gateway, upstream, provider, arrived, models)
 
 
 def _each_format(upstream: Address) -> str:
