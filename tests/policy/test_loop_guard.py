@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from itertools import accumulate
 from zlib import crc32
 
 import msgspec
@@ -39,42 +40,41 @@ def again(count: int, **fields: object) -> list[Event]:
     return [Answered((Use(**fields),))] * count  # type: ignore[arg-type]
 
 
-def id_of(events: Sequence[Event], number: int, at: int) -> str:
-    """Of one call: the same whenever this history is sent, another in a branch of it."""
-    return f"call_{crc32(repr(events[: number + 1]).encode()):x}_{at}"
+def ids_of(events: Sequence[Event]) -> list[str]:
+    """For each event the beginning of its calls' ids: the same whenever this history is sent, others in a branch of it."""
+    return [f"call_{state:x}" for state in accumulate(events, lambda state, event: crc32(repr(event).encode(), state), initial=0)][1:]
 
 
 def chat(events: Sequence[Event]) -> list[object]:
     messages: list[object] = []
+    ids = ids_of(events)
     for number, event in enumerate(events):
         if isinstance(event, str):
             messages.append({"role": "user", "content": event})
             continue
         calls = [
-            {"id": id_of(events, number, at), "type": "function", "function": {"name": use.name, "arguments": dumped(use)}}
+            {"id": f"{ids[number]}_{at}", "type": "function", "function": {"name": use.name, "arguments": dumped(use)}}
             for at, use in enumerate(event.uses)
         ]
         messages.append({"role": "assistant", "content": event.text or None} | ({"tool_calls": calls} if calls else {}))
-        messages += [
-            {"role": "tool", "tool_call_id": id_of(events, number, at), "content": use.result} for at, use in enumerate(event.uses)
-        ]
+        messages += [{"role": "tool", "tool_call_id": f"{ids[number]}_{at}", "content": use.result} for at, use in enumerate(event.uses)]
     return messages
 
 
 def anthropic(events: Sequence[Event]) -> list[object]:
     messages: list[object] = []
+    ids = ids_of(events)
     for number, event in enumerate(events):
         if isinstance(event, str):
             messages.append({"role": "user", "content": event})
             continue
         said: list[object] = [{"type": "text", "text": event.text}] if event.text else []
         said += [
-            {"type": "tool_use", "id": id_of(events, number, at), "name": use.name, "input": use.arguments}
-            for at, use in enumerate(event.uses)
+            {"type": "tool_use", "id": f"{ids[number]}_{at}", "name": use.name, "input": use.arguments} for at, use in enumerate(event.uses)
         ]
         messages.append({"role": "assistant", "content": said})
         results = [
-            {"type": "tool_result", "tool_use_id": id_of(events, number, at), "content": use.result} for at, use in enumerate(event.uses)
+            {"type": "tool_result", "tool_use_id": f"{ids[number]}_{at}", "content": use.result} for at, use in enumerate(event.uses)
         ]
         if results:
             messages.append({"role": "user", "content": results})
@@ -83,6 +83,7 @@ def anthropic(events: Sequence[Event]) -> list[object]:
 
 def responses(events: Sequence[Event]) -> list[object]:
     items: list[object] = []
+    ids = ids_of(events)
     for number, event in enumerate(events):
         if isinstance(event, str):
             items.append({"role": "user", "content": event})
@@ -90,12 +91,11 @@ def responses(events: Sequence[Event]) -> list[object]:
         if event.text:
             items.append({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": event.text}]})
         items += [
-            {"type": "function_call", "call_id": id_of(events, number, at), "name": use.name, "arguments": dumped(use)}
+            {"type": "function_call", "call_id": f"{ids[number]}_{at}", "name": use.name, "arguments": dumped(use)}
             for at, use in enumerate(event.uses)
         ]
         items += [
-            {"type": "function_call_output", "call_id": id_of(events, number, at), "output": use.result}
-            for at, use in enumerate(event.uses)
+            {"type": "function_call_output", "call_id": f"{ids[number]}_{at}", "output": use.result} for at, use in enumerate(event.uses)
         ]
     return items
 
