@@ -17,6 +17,7 @@ ErrorType = Literal[
     "limits_unavailable",
     "tool_error",
     "cancelled",
+    "loop",
     "internal",
 ]
 RecoveryAction = Literal[

@@ -5,6 +5,7 @@ result before: polling whose result changes is so always new.
 """
 
 from collections.abc import Collection, Sequence
+from struct import Struct
 from typing import NamedTuple
 
 from holdfast.wire.steps import Step
@@ -12,6 +13,7 @@ from holdfast.wire.steps import Step
 PERIODS = 4
 """Rounds of the longest cycle that is told."""
 
+_pack = Struct("<q").pack
 _DIGEST = 8
 _MOST_SEEN = 256 * _DIGEST
 _MOST_RESULTS = 32 * _DIGEST
@@ -127,42 +129,54 @@ class Rounds:
         self._answering = True
         self._open.clear()
         if self.spoken:
-            self.spoken = False
-            self.turns = self.stale = self.flat = 0
-            self.same = [0] * PERIODS
-            self._latest.clear()
-            self._progress()
+            self._begin_anew()
         self.answers += 1
         self.turns += 1
         self.idle += 1
 
+    def _begin_anew(self) -> None:
+        self.spoken = False
+        self.turns = self.stale = self.flat = 0
+        self.same = [0] * PERIODS
+        self._latest.clear()
+        self._progress()
+
     def _end_round(self, polling: Collection[str]) -> None:
         if not self._pairs:
             return
-        pairs = sorted([(call.key + result, call.name) for call, result in self._pairs if call.name not in polling])
-        self._pairs.clear()
+        pairs = [(call.key + result, call.name) for call, result in self._pairs if call.name not in polling]
+        self._pairs = []
         if not pairs:
             self._progress()
             return
+        if len(pairs) > 1:
+            pairs.sort()
         self.fresh = True
-        marks = [_mark(key) for key, _ in pairs]
-        results = [_mark(name.encode("utf-8", "surrogatepass") + key[_DIGEST:]) for key, name in pairs]
-        known, given = all(mark in self._seen for mark in marks), all(mark in self._seen for mark in results)
-        self.stale = self.stale + 1 if known else 0
-        self.flat = self.flat + 1 if given else 0
-        if not (known and given):
+        marks, results = (
+            [_mark(key) for key, _ in pairs],
+            [_mark(name.encode("utf-8", "surrogatepass") + key[_DIGEST:]) for key, name in pairs],
+        )
+        new, news = [mark for mark in marks if mark not in self._seen], [mark for mark in results if mark not in self._seen]
+        self.stale = 0 if new else self.stale + 1
+        self.flat = 0 if news else self.flat + 1
+        if new or news:
             self._progress()
-        names = "+".join([name for _, name in pairs[:_MOST_CALLS]])
-        self._keep(_Round(hash(tuple(marks)), names[:_LONGEST_NAMES], [*marks[:_MOST_CALLS], *results[:_MOST_CALLS]]))
+            self._seen = (self._seen + b"".join(new + news))[-_MOST_SEEN:]
+        names = pairs[0][1] if len(pairs) == 1 else "+".join([name for _, name in pairs[:_MOST_CALLS]])[:_LONGEST_NAMES]
+        self._compare(_Round(hash(tuple(marks)), names, marks[:_MOST_CALLS] + results[:_MOST_CALLS]))
 
-    def _keep(self, found: _Round) -> None:
+    def _compare(self, found: _Round) -> None:
+        """With the rounds before it; one that brings something new is like none of them."""
         latest = self._latest
-        for period in range(1, PERIODS + 1):
-            equal = len(latest) >= period and latest[-period].key == found.key
-            self.same[period - 1] = self.same[period - 1] + 1 if equal else 0
+        if self.stale:
+            for period in range(1, PERIODS + 1):
+                equal = len(latest) >= period and latest[-period].key == found.key
+                self.same[period - 1] = self.same[period - 1] + 1 if equal else 0
+        else:
+            self.same = [0] * PERIODS
         latest.append(found)
-        del latest[:-PERIODS]
-        self._seen = (self._seen + b"".join([mark for mark in found.marks if mark not in self._seen]))[-_MOST_SEEN:]
+        if len(latest) > PERIODS:
+            del latest[0]
 
     def _is_new(self, key: bytes) -> bool:
         if key in self._seen:
@@ -182,4 +196,4 @@ def _identity(step: Step) -> bytes:
 
 def _mark(key: bytes) -> bytes:
     """Eight bytes, of this process only."""
-    return hash(key).to_bytes(_DIGEST, "little", signed=True)
+    return _pack(hash(key))

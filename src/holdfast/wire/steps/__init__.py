@@ -11,7 +11,7 @@ from holdfast.wire.call import Call
 from holdfast.wire.steps import anthropic_messages, openai_chat, openai_responses
 from holdfast.wire.steps.step import Step, called
 
-__all__ = ["READERS", "Reader", "Step", "called", "may_call_tools"]
+__all__ = ["READERS", "Reader", "Step", "called", "forbids_tools"]
 
 Reader = Callable[[Raw, bytes], list[Step]]
 """From a message as raw JSON, and the digest of its turn, to what it holds. Raises nothing for a message that the format itself could read;
@@ -27,7 +27,7 @@ READERS: dict[str, Reader] = {
 _NO_TOOLS = (b'"tool_choice":"none"', b'"tool_choice":{"type":"none"')
 
 
-def may_call_tools(call: Call) -> bool:
-    """Whether the answer to `call` can call a tool at all: it offers some, and does not forbid to call them."""
+def forbids_tools(call: Call) -> bool:
+    """Whether `call` says that its answer must not call any tool."""
     params = bytes(call.params).replace(b" ", b"")
-    return call.tools is not None and not any(forbidden in params for forbidden in _NO_TOOLS)
+    return any(forbidden in params for forbidden in _NO_TOOLS)

@@ -5,15 +5,14 @@ from msgspec import Raw, Struct
 
 from holdfast.errors import MalformedRequest
 from holdfast.wire.anthropic_content import Content, ContentReader
-from holdfast.wire.anthropic_content import text as text_of
-from holdfast.wire.steps.step import Step, called, said, said_text
+from holdfast.wire.anthropic_content import text as _text
+from holdfast.wire.steps.step import Step, called, said
 
 
 class _Block(Struct, gc=False):
     """Fields are read only where the type says what they are: an unknown type may use the same names otherwise."""
 
     type: str
-    text: Raw = Raw()
     id: Raw = Raw()
     name: Raw = Raw()
     input: Raw = Raw()
@@ -34,21 +33,18 @@ def steps(raw: Raw, digest: bytes) -> list[Step]:
     try:
         message = _read(raw)
         if message.role == "assistant":
-            return _answered(message.content)
+            return _answered(message.content, digest)
         return _returned(message.content, digest) if message.role == "user" else []
     except (msgspec.MsgspecError, ValueError, RecursionError, MalformedRequest):  # an id that is a number, say
         return []
 
 
-def _answered(content: str | list[_Block] | None) -> list[Step]:
+def _answered(content: str | list[_Block] | None, digest: bytes) -> list[Step]:
     if isinstance(content, str):
-        return [said_text(content)] if content else []
-    found: list[Step] = []
-    for block in content or ():
-        if block.type == "tool_use":
-            found.append(called(text_of(block.name), bytes(block.input), text_of(block.id)))
-        elif block.type == "text" and (text := text_of(block.text)):
-            found.append(said_text(text))
+        return [said("text", digest)] if content else []
+    blocks = content or ()
+    found = [said("text", digest)] if any(block.type == "text" for block in blocks) else []
+    found += [called(_text(block.name), bytes(block.input), _text(block.id)) for block in blocks if block.type == "tool_use"]
     return found
 
 
@@ -57,7 +53,7 @@ def _returned(content: str | list[_Block] | None, digest: bytes) -> list[Step]:
     results = [block for block in content if block.type == "tool_result"] if isinstance(content, list) else []
     if not results:
         return [said("user", digest)]
-    return [said("result", _digest(block.content), text_of(block.tool_use_id)) for block in results]
+    return [said("result", _digest(block.content), _text(block.tool_use_id)) for block in results]
 
 
 def _digest(content: Raw) -> bytes:

@@ -3,8 +3,8 @@
 import msgspec
 from msgspec import Raw, Struct
 
-from holdfast.wire.openai_chat_message import Content, Function, MessageToolCall, content_text, tool_call
-from holdfast.wire.steps.step import Step, called, said, said_text
+from holdfast.wire.openai_chat_message import Function, MessageToolCall, tool_call
+from holdfast.wire.steps.step import Step, called, said
 
 
 class _Message(Struct, gc=False):
@@ -17,24 +17,23 @@ class _Message(Struct, gc=False):
 
 
 _read = msgspec.json.Decoder(_Message).decode
-_read_content = msgspec.json.Decoder(Content).decode
+_SILENT = (b"", b"null", b'""', b"[]")
 
 
 def steps(raw: Raw, digest: bytes) -> list[Step]:
     try:
         message = _read(raw)
-        if message.role == "assistant":
-            return _answered(message)
     except (msgspec.MsgspecError, ValueError, RecursionError):  # a name that is a number, say: no concern of the format's own reading
         return []
+    if message.role == "assistant":
+        return _answered(message, digest)
     if message.role in ("tool", "function"):
         return [said("result", digest, message.tool_call_id or "", message.name or "")]
     return [said("user", digest)] if message.role == "user" else []
 
 
-def _answered(message: _Message) -> list[Step]:
-    text = content_text(_read_content(message.content)) if message.content else ""
-    found = [said_text(text)] if text else []
+def _answered(message: _Message, digest: bytes) -> list[Step]:
+    found = [] if message.content in _SILENT else [said("text", digest)]
     found += [called(call.name, call.arguments, call.id) for call in map(tool_call, message.tool_calls or ())]
     function = message.function_call
     if function is not None:
