@@ -67,21 +67,25 @@ def _refusal(loop: Loop) -> Refusal:
 
 def _described(loop: Loop) -> str:
     """One sentence: which tool, how often, since when."""
-    tools, since = " and ".join(filter(None, loop.tools)) or "tools", f"since turn {loop.since} of this conversation"
+    tools, since = _tools(loop), f"since turn {loop.since} of this conversation"
     match loop.kind:
         case "same_call":
-            return f"{tools} was called {loop.count} times in a row with the same arguments and the same result, {since}."
+            return f"{tools} called {loop.count} times in a row with the same arguments and the same result, {since}."
         case "cycle":
-            around = ", ".join(loop.tools)
-            return f"The calls {around} were repeated in this order {loop.count} times with the same arguments and results, {since}."
+            return f"{tools} called in turn, {loop.count} times around with the same arguments and the same results, {since}."
         case "no_new_result":
-            return f"{loop.count} rounds of calls in a row, {tools} the last, have brought no new result, {since}."
+            return f"{loop.count} rounds of calls in a row have brought no new result ({tools} called last), {since}."
         case "same_result":
-            return f"{tools} gave a result that was there before {loop.count} times in a row, whatever the arguments, {since}."
+            return f"{tools} called {loop.count} times in a row without a new result, whatever the arguments, {since}."
         case "max_turns":
             return f"The model has answered {loop.count} times without a word of the user, {since}."
         case "growth":
-            return f"The input has grown by {loop.count} percent without a new result or a new word, {since}."
+            return f"The input has grown by {loop.count} percent without a new result or a new word ({tools} called last), {since}."
+
+
+def _tools(loop: Loop) -> str:
+    names = ", ".join(loop.tools)
+    return f"The tools {names} were" if len(loop.tools) > 1 or "+" in names else f"The tool {names} was"
 
 
 def _unit(loop: Loop) -> str:

@@ -53,11 +53,11 @@ class Tally:
             self._error(event)
 
     def _error(self, error: Error) -> None:
-        if error.recovery_action == "refused":
+        if error.recovery_action in DENIED:
             self.refusals += 1
         elif error.recovery_action != "queued":  # what only had to wait is no failure
             self.errors += 1
-        if error.recovery_action in ("refused", "none"):
+        if error.recovery_action in (*DENIED, "none"):
             self.last_error = error.message
 
     def _attempt(self, call: ApiCall) -> None:

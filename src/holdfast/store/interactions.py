@@ -159,7 +159,10 @@ class _Tally:
             self._of_decisions.add(event.cost, event.cost_source == "free")
             self._usage = _sum(self._usage, event.usage)
         elif isinstance(event, Error):
-            self._refused += event.recovery_action == "refused"  # a limit's refusal too: its LimitRefusal is the numbers to it
+            self._refused += event.recovery_action in (
+                "refused",
+                "loop_stopped",
+            )  # a limit's refusal too: its LimitRefusal is the numbers to it
 
     def summary(self) -> InteractionSummary:
         money = self._of_calls if self._counts[ApiCall] else self._of_decisions  # decisions recorded by an agent itself have no calls
