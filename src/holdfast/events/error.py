@@ -33,6 +33,9 @@ RecoveryAction = Literal[
     "rolled_back",
     "none",
 ]
+DENIED: tuple[RecoveryAction, ...] = ("refused", "loop_stopped")
+"""Those of calls that were not made, which count as refusals and not among the errors."""
+
 Severity = Literal["critical", "warning", "info"]
 
 

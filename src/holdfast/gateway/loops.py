@@ -67,20 +67,20 @@ def _refusal(loop: Loop) -> Refusal:
 
 def _described(loop: Loop) -> str:
     """One sentence: which tool, how often, since when."""
-    tools, since = _tools(loop), f"since turn {loop.since} of this conversation"
+    tools, latest, since = _tools(loop), ", ".join(loop.tools), f"since turn {loop.since} of this conversation"
     match loop.kind:
         case "same_call":
             return f"{tools} called {loop.count} times in a row with the same arguments and the same result, {since}."
         case "cycle":
             return f"{tools} called in turn, {loop.count} times around with the same arguments and the same results, {since}."
         case "no_new_result":
-            return f"{loop.count} rounds of calls in a row have brought no new result ({tools} called last), {since}."
+            return f"{loop.count} rounds of calls in a row have brought no new result (the latest: {latest}), {since}."
         case "same_result":
             return f"{tools} called {loop.count} times in a row without a new result, whatever the arguments, {since}."
         case "max_turns":
             return f"The model has answered {loop.count} times without a word of the user, {since}."
         case "growth":
-            return f"The input has grown by {loop.count} percent without a new result or a new word ({tools} called last), {since}."
+            return f"The input has grown by {loop.count} percent without a new result or a new word (the latest: {latest}), {since}."
 
 
 def _tools(loop: Loop) -> str:

@@ -1,6 +1,7 @@
 """Counts what a run does while its events pass on their way to the journal."""
 
 from holdfast.events import ApiCall, Decision, Error, Event
+from holdfast.events.error import DENIED
 from holdfast.events.usage import Usage
 from holdfast.execution.recording import Recorder
 

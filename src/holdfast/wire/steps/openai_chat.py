@@ -33,7 +33,7 @@ def steps(raw: Raw, digest: bytes) -> list[Step]:
 
 
 def _answered(message: _Message, digest: bytes) -> list[Step]:
-    found = [] if message.content in _SILENT else [said("text", digest)]
+    found = [] if bytes(message.content) in _SILENT else [said("text", digest)]
     found += [called(call.name, call.arguments, call.id) for call in map(tool_call, message.tool_calls or ())]
     function = message.function_call
     if function is not None:
