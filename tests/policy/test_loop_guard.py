@@ -7,7 +7,7 @@ from zlib import crc32
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
@@ -276,6 +276,7 @@ def plain(event: Event) -> bool:
     return isinstance(event, Answered) and not event.uses
 
 
+@settings(deadline=None)
 @given(histories)
 def test_the_same_history_gives_the_same_verdicts_in_every_format(events: list[Event]) -> None:
     no_growth = msgspec.structs.replace(small, growth=0)  # formats have sizes of their own
@@ -283,6 +284,7 @@ def test_the_same_history_gives_the_same_verdicts_in_every_format(events: list[E
     assert said[0] == said[1] == said[2]
 
 
+@settings(deadline=None)
 @given(histories)
 def test_a_process_that_reads_the_whole_history_says_what_one_says_that_was_there(events: list[Event]) -> None:
     stops = [loop if loop is not None and loop.stop else None for loop in verdicts(events, options=small)]
@@ -290,6 +292,7 @@ def test_a_process_that_reads_the_whole_history_says_what_one_says_that_was_ther
     assert stops == [loop if loop is not None and loop.stop else None for loop in after_restart]
 
 
+@settings(deadline=None)
 @given(histories)
 def test_requests_that_come_again_count_once(events: list[Event]) -> None:
     guard, once = LoopGuard(), verdicts(events, options=small)
@@ -300,6 +303,7 @@ def test_requests_that_come_again_count_once(events: list[Event]) -> None:
         assert second == (expected if expected is not None and expected.stop else None) or (second is not None and not second.stop)
 
 
+@settings(deadline=None)
 @given(histories, st.lists(answers, min_size=1, max_size=4), st.lists(answers, min_size=1, max_size=4))
 def test_branches_of_a_history_do_not_count_for_each_other(trunk: list[Event], one: list[Event], other: list[Event]) -> None:
     guard = LoopGuard()

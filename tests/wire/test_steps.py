@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
@@ -160,6 +160,7 @@ messages = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(FORMATS)), st.lists(messages, min_size=1, max_size=3))
 def test_whatever_a_format_can_read_gives_steps_and_no_error(form: str, said: list[dict[str, object]]) -> None:
     try:
@@ -169,6 +170,7 @@ def test_whatever_a_format_can_read_gives_steps_and_no_error(form: str, said: li
     assert all(len(step.key) == 8 and len(step.name) <= 64 for step in found)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(READERS)), scraps)
 def test_not_even_what_no_format_reads_breaks_it(form: str, scrap: object) -> None:
     assert isinstance(READERS[form](Raw(msgspec.json.encode(scrap)), b"0" * 16), list)
