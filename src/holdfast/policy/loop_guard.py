@@ -63,7 +63,7 @@ class Loop(Struct, frozen=True, kw_only=True):
 
 class _Line(Struct, eq=False):
     """A history as far as it was read. tools: hash of the tool schemas sent with it. length: its messages; mark: hash of their digests,
-    of so many bytes (size); last: of the last one as it came, ids included."""
+    of so many bytes (size); last: of the last one as it came, ids included. root: size and mark when it was first seen."""
 
     rounds: Rounds
     tools: int
@@ -71,6 +71,7 @@ class _Line(Struct, eq=False):
     size: int = 0
     mark: int = 0
     last: int = 0
+    root: tuple[int, int] = (0, 0)
 
 
 class _Interaction(Struct):
@@ -137,8 +138,8 @@ class LoopGuard:
         length, digests, last = len(call.turns), b"".join([turn.digest for turn in call.turns]), hash(bytes(call.messages[-1]))
         line = _extended(known.lines, length, digests, last)
         if line is None:
-            line = _Line(Rounds(), hash(bytes(call.tools or b"")))
-            new = _taken_over(line, known.lines, _messages(form, call, 0))
+            line = _Line(Rounds(), hash(bytes(call.tools or b"")), root=(len(digests), hash(digests)))
+            new = _taken_over(line, known.lines, digests, _messages(form, call, 0))
         else:
             known.lines.remove(line)  # to be the last
             new = _messages(form, call, line.length) if line.length < length else ()
@@ -202,7 +203,7 @@ def _extended(lines: Sequence[_Line], length: int, digests: bytes, last: int) ->
     return best
 
 
-def _taken_over(line: _Line, lines: Sequence[_Line], messages: Messages) -> Messages:
+def _taken_over(line: _Line, lines: Sequence[_Line], digests: bytes, messages: Messages) -> Messages:
     """Let a history that nobody has seen go on where one that it continues has ended; what of its messages is still to be read.
 
     It lacks the beginning of the other (a window that slides), or it holds next to nothing, being a summary of it (compaction). A branch,
@@ -216,7 +217,9 @@ def _taken_over(line: _Line, lines: Sequence[_Line], messages: Messages) -> Mess
         line.rounds.take_over(before.rounds, loop=True, turns=True)
         return messages[shared:]
     answers = sum(any(step.kind in ("text", "call") for step in steps) for _, steps in messages)
-    if shared or answers > _COMPACTED or len(messages) >= before.length:
+    size, mark = before.root
+    most = 0 if hash(digests[:size]) == mark else _COMPACTED
+    if shared or answers > most or len(messages) >= before.length:
         return messages
     line.rounds.take_over(before.rounds, loop=before.rounds.stale > 0, turns=before.rounds.turns >= _COMPACTED_AFTER)
     return [(size, [step for step in steps if step.kind != "user"]) for size, steps in messages]  # the summary: nobody has spoken
