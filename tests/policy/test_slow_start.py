@@ -110,6 +110,13 @@ def test_a_cooldown_is_kept_until_it_is_lifted_or_an_answer_proves_it_wrong() ->
     assert let_out(pace, 3 * SECOND) == 1
 
 
+def test_the_first_round_begins_no_sooner_than_a_round_after_the_probe() -> None:
+    pace = SlowStart(0, 0)
+    let_out(pace, ROUND_NS)
+    pace.answered(ROUND_NS + 1, ROUND_NS)
+    assert pace.wait_ns(ROUND_NS + 1) == ROUND_NS - 1
+
+
 def test_one_that_did_not_try_leaves_its_place_to_another() -> None:
     probing = SlowStart(0, 0)
     let_out(probing, ROUND_NS)
