@@ -9,6 +9,7 @@ from holdfast.execution.upstream import Origin
 from holdfast.policy.limit import Limit
 from holdfast.policy.rate import Rate
 from holdfast.policy.retry import RetryOptions
+from holdfast.policy.waiting_line import QueueOptions
 from holdfast.pricing import PriceList, matches
 from holdfast.providers import ProviderKind
 
@@ -135,6 +136,7 @@ class AgentOptions(Struct, frozen=True, kw_only=True):
     retries: RetryOptions = RetryOptions()
     fallback: FallbackOptions = FallbackOptions()
     hedge_after_ns: int | None = None
+    queue: QueueOptions = QueueOptions()
     default_max_output: int = 16_384
     content: Literal["full", "off"] = "full"
 

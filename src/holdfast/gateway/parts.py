@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from holdfast.clock import Clock
 from holdfast.events.ids import uuid7
+from holdfast.execution.admission_queue import AdmissionQueue
 from holdfast.execution.recording import Recorder
 from holdfast.execution.upstream import Upstream
 from holdfast.gateway.gate import Gate
@@ -36,6 +37,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     conversations: Conversations
     routing: Routing
     allowances: RetryAllowances
+    queue: AdmissionQueue
     in_progress: set[InProgress]
     uniform: Callable[[], float]
     bits: Callable[[int], int]

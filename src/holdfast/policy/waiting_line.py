@@ -23,6 +23,15 @@ class QueueBounds(Struct, frozen=True, kw_only=True):
     share_percent: int = 50
 
 
+class QueueOptions(Struct, frozen=True, kw_only=True):
+    """Of one agent. waits: whether its calls wait when nothing can serve them. longest_ns: from a call's first wait to the end of its last,
+    None: as long as the whole call may take. priority: the highest that a call may have, and that of one that asks for none."""
+
+    waits: bool = False
+    longest_ns: int | None = None
+    priority: Priority = "normal"
+
+
 class Ticket:
     """A call that waits. rank: place of its priority in `PRIORITIES`. size: of its body. keys: what it waits for, any of them will do.
     came_ns: when it first did. returned: it was let out before, in vain."""
