@@ -296,13 +296,12 @@ class GuardedCall:
 
     def _wait(self) -> None:
         """For the first target that may be worth trying again; the call holds nothing meanwhile."""
-        queueing, self._asked, self._at = self._queueing, None, 0
+        queueing, self._asked, self._last_failure, self._at = self._queueing, None, None, 0
         assert queueing is not None
         queueing.wait()
 
     def again(self) -> None:
         """The wait is over."""
-        self._last_failure = None
         self._recovery.renew()
         self._admit()
 

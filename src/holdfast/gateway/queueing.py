@@ -5,13 +5,14 @@ from typing import Protocol
 
 from holdfast.clock import SECOND
 from holdfast.errors import ConnectFailed, TimedOut, Withdrawn
+from holdfast.events.error import ErrorType
 from holdfast.execution.admission_queue import Outcome, Place
 from holdfast.execution.attempt import AttemptResult
 from holdfast.gateway import refusals
 from holdfast.gateway.gate import Entry
 from holdfast.gateway.options import Reply
 from holdfast.gateway.parts import Parts
-from holdfast.gateway.recording import CallRecord, describe_failure
+from holdfast.gateway.recording import CallRecord, describe_failure, error_type_of
 from holdfast.gateway.routing import Destination
 from holdfast.http.message import Request
 from holdfast.policy.retry import RETRYABLE_STATUS
@@ -41,7 +42,7 @@ class Waiter(Protocol):
 class Queueing:
     """One call's waits, from its first failure for which the call itself is not to blame to its end."""
 
-    __slots__ = ("_attempts", "_last", "_missed", "_parts", "_place", "_record", "_until_ns", "_waiter")
+    __slots__ = ("_attempts", "_missed", "_parts", "_place", "_record", "_said", "_until_ns", "_waiter", "_why")
 
     def __init__(self, parts: Parts, entry: Entry, record: CallRecord, request: Request, waiter: Waiter) -> None:
         asked = request.header(b"x-holdfast-priority")
@@ -53,12 +54,13 @@ class Queueing:
         self._place = Place(entry.agent.name, rank, len(request.body), now)
         self._missed: dict[str, int] = {}
         self._attempts = 0
-        self._last: AttemptResult | None = None
+        self._why: ErrorType = "api_error"
+        self._said = ""
         self._until_ns = entry.total_at_ns if options.longest_ns is None else min(entry.total_at_ns, now + options.longest_ns)
 
     def failed(self, result: AttemptResult, answer: Answer | None, destination: Destination) -> None:
         """An attempt has, and is not repeated here."""
-        self._last = result
+        self._why, self._said = error_type_of(result), describe_failure(result, destination.label)
         # Nobody knows whether a tool may be asked twice: only what never reached it waits.
         if isinstance(result.error, ConnectFailed) or (not destination.tool and is_unavailable(result, answer)):
             clock = self._parts.clock
@@ -88,7 +90,7 @@ class Queueing:
         waited = self._place.waiting
         self._parts.queue.leave(self._place, tried=self._tried)
         if waited:
-            self._record.waited(self._place.waited_ns, self._place.keys, self._last)
+            self._record.waited(self._place.waited_ns, self._place.keys, self._why)
 
     @property
     def _tried(self) -> bool:
@@ -104,15 +106,14 @@ class Queueing:
         place = self._place
         self._attempts = self._record.attempts
         if place.waited_ns:
-            self._record.waited(place.waited_ns, place.keys, self._last)
+            self._record.waited(place.waited_ns, place.keys, self._why)
         if outcome == "go":
             self._waiter.again()
         elif outcome == "closing":
             self._waiter.unserved(refusals.ending())
         else:
-            after_s, said = -(-place.retry_after_ns // SECOND), "" if self._last is None else describe_failure(self._last, "")
             refusal = refusals.queue_full if outcome == "full" else refusals.queue_timeout
-            self._waiter.unserved(refusal(place.total_ns, place.keys, after_s, said))
+            self._waiter.unserved(refusal(place.total_ns, place.keys, -(-place.retry_after_ns // SECOND), self._said))
 
 
 def is_unavailable(result: AttemptResult, answer: Answer | None) -> bool:

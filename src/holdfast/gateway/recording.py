@@ -143,10 +143,10 @@ class CallRecord:
             waited = f"waited {turn.waited_ns / SECOND:.3f} s for the rate {turn.waited_for.describe()}"
             self._error("rate_limit", waited, severity="info", recovery="queued")
 
-    def waited(self, waited_ns: int, labels: Iterable[str], failure: AttemptResult | None) -> None:
-        """The call has waited for one of its targets. failure: what made it wait, None where it was not tried before."""
+    def waited(self, waited_ns: int, labels: Iterable[str], why: ErrorType) -> None:
+        """The call has waited for one of its targets. why: how the last attempt at one of them failed."""
         waited = f"waited {waited_ns / SECOND:.3f} s in the admission queue for {' or '.join(labels)}"
-        self._error("api_error" if failure is None else error_type_of(failure), waited, severity="info", recovery="queued")
+        self._error(why, waited, severity="info", recovery="queued")
 
     def stopped(self, refusal: Refusal) -> None:
         """The kill switch ended the call after it had cost something."""
