@@ -42,7 +42,7 @@ class Waiter(Protocol):
 class Queueing:
     """One call's waits, from its first failure for which the call itself is not to blame to its end."""
 
-    __slots__ = ("_attempts", "_missed", "_parts", "_place", "_record", "_said", "_until_ns", "_waiter", "_why")
+    __slots__ = (*("_attempts", "_longest_ns", "_missed", "_parts", "_place", "_record", "_said", "_total_at_ns", "_until_ns", "_waiter", "_why"))
 
     def __init__(self, parts: Parts, entry: Entry, record: CallRecord, request: Request, waiter: Waiter) -> None:
         asked = request.header(b"x-holdfast-priority")
@@ -56,7 +56,9 @@ class Queueing:
         self._attempts = 0
         self._why: ErrorType = "api_error"
         self._said = ""
-        self._until_ns = entry.total_at_ns if options.longest_ns is None else min(entry.total_at_ns, now + options.longest_ns)
+        self._total_at_ns = entry.total_at_ns
+        self._longest_ns = options.longest_ns
+        self._until_ns: int | None = None
 
     def failed(self, result: AttemptResult, answer: Answer | None, destination: Destination) -> None:
         """An attempt has, and is not repeated here."""
@@ -71,18 +73,21 @@ class Queueing:
         if refusal.kind in _UNAVAILABLE_KINDS and isinstance(destination, Destination):
             self._missed[destination.label] = self._parts.clock.monotonic_ns() + (refusal.retry_after_s or 0) * SECOND
 
-    def held_back(self, labels: Iterable[str]) -> None:
-        """Others wait for all of them already."""
-        self._missed = dict.fromkeys(labels, 0)
+    def is_held_back(self, destinations: Iterable[Destination | Reply]) -> bool:
+        """Whether others wait for all of them already: then the call is to wait behind them."""
+        labels = [None if isinstance(destination, Reply) else destination.label for destination in destinations]
+        self._missed = {label: 0 for label in labels if label is not None}
+        return None not in labels and self._parts.queue.holds_back(self._missed) and self.may_wait
 
     @property
     def may_wait(self) -> bool:
         """Whether one of the targets may be worth trying again in time."""
-        return self._parts.queue.is_hopeful(self._missed, self._until_ns)
+        return self._parts.queue.is_hopeful(self._missed, self._until())
 
     def wait(self) -> None:
         """Only where it may; the waiter hears of the end, perhaps before this returns."""
         missed, self._missed = self._missed, {}
+        self._until_ns = self._until()
         self._parts.queue.wait(self._place, missed, self._until_ns, self._over, tried=self._tried)
 
     def leave(self) -> None:
@@ -91,6 +96,12 @@ class Queueing:
         self._parts.queue.leave(self._place, tried=self._tried)
         if waited:
             self._record.waited(self._place.waited_ns, self._place.keys, self._why)
+
+    def _until(self) -> int:
+        """How long it may wait: counted from its first wait."""
+        if self._until_ns is not None or self._longest_ns is None:
+            return self._total_at_ns if self._until_ns is None else self._until_ns
+        return min(self._total_at_ns, self._parts.clock.monotonic_ns() + self._longest_ns)
 
     @property
     def _tried(self) -> bool:
