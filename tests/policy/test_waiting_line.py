@@ -42,7 +42,7 @@ def order(*waiting: Ticket) -> list[Ticket]:
 @pytest.mark.parametrize(
     ("asked", "most", "rank"),
     [
-        (None, "normal", NORMAL),
+        ("", "normal", NORMAL),
         ("low", "normal", LOW),
         ("high", "normal", NORMAL),
         ("high", "high", HIGH),
@@ -50,7 +50,7 @@ def order(*waiting: Ticket) -> list[Ticket]:
         ("urgent", "high", HIGH),
     ],
 )
-def test_an_agent_may_lower_its_priority_and_never_raise_it(asked: str | None, most: Priority, rank: int) -> None:
+def test_an_agent_may_lower_its_priority_and_never_raise_it(asked: str, most: Priority, rank: int) -> None:
     assert rank_of(asked, most) == rank
 
 

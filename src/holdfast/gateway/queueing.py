@@ -1,6 +1,6 @@
 """Queue instead of drop: a call that no target can serve now waits, and then begins again at the first target of its route."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Protocol
 
 from holdfast.clock import SECOND
@@ -42,22 +42,20 @@ class Waiter(Protocol):
 class Queueing:
     """One call's waits, from its first failure for which the call itself is not to blame to its end."""
 
-    __slots__ = (*("_attempts", "_longest_ns", "_missed", "_parts", "_place", "_record", "_said", "_total_at_ns", "_until_ns", "_waiter", "_why"))
+    __slots__ = ("_attempts", "_entry", "_missed", "_parts", "_place", "_record", "_said", "_until_ns", "_waiter", "_why")
 
     def __init__(self, parts: Parts, entry: Entry, record: CallRecord, request: Request, waiter: Waiter) -> None:
         asked = request.header(b"x-holdfast-priority")
-        options, now = entry.agent.queue, parts.clock.monotonic_ns()
-        rank = rank_of(None if asked is None else asked.decode("latin-1"), options.priority)
+        rank = rank_of("" if asked is None else asked.decode("latin-1").strip().lower(), entry.agent.queue.priority)
         self._parts = parts
+        self._entry = entry
         self._record = record
         self._waiter = waiter
-        self._place = Place(entry.agent.name, rank, len(request.body), now)
+        self._place = Place(entry.agent.name, rank, len(request.body), parts.clock.monotonic_ns())
         self._missed: dict[str, int] = {}
         self._attempts = 0
         self._why: ErrorType = "api_error"
         self._said = ""
-        self._total_at_ns = entry.total_at_ns
-        self._longest_ns = options.longest_ns
         self._until_ns: int | None = None
 
     def failed(self, result: AttemptResult, answer: Answer | None, destination: Destination) -> None:
@@ -73,11 +71,13 @@ class Queueing:
         if refusal.kind in _UNAVAILABLE_KINDS and isinstance(destination, Destination):
             self._missed[destination.label] = self._parts.clock.monotonic_ns() + (refusal.retry_after_s or 0) * SECOND
 
-    def is_held_back(self, destinations: Iterable[Destination | Reply]) -> bool:
+    def is_held_back(self, destinations: Sequence[Destination | Reply]) -> bool:
         """Whether others wait for all of them already: then the call is to wait behind them."""
-        labels = [None if isinstance(destination, Reply) else destination.label for destination in destinations]
-        self._missed = {label: 0 for label in labels if label is not None}
-        return None not in labels and self._parts.queue.holds_back(self._missed) and self.may_wait
+        labels = [destination.label for destination in destinations if isinstance(destination, Destination)]
+        if len(labels) < len(destinations) or not self._parts.queue.holds_back(labels):
+            return False
+        self._missed = dict.fromkeys(labels, 0)
+        return self.may_wait
 
     @property
     def may_wait(self) -> bool:
@@ -98,10 +98,11 @@ class Queueing:
             self._record.waited(self._place.waited_ns, self._place.keys, self._why)
 
     def _until(self) -> int:
-        """How long it may wait: counted from its first wait."""
-        if self._until_ns is not None or self._longest_ns is None:
-            return self._total_at_ns if self._until_ns is None else self._until_ns
-        return min(self._total_at_ns, self._parts.clock.monotonic_ns() + self._longest_ns)
+        """When its waiting must be over: counted from its first wait."""
+        if self._until_ns is not None:
+            return self._until_ns
+        total_at_ns, longest_ns = self._entry.total_at_ns, self._entry.agent.queue.longest_ns
+        return total_at_ns if longest_ns is None else min(total_at_ns, self._parts.clock.monotonic_ns() + longest_ns)
 
     @property
     def _tried(self) -> bool:

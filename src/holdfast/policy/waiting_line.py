@@ -47,7 +47,7 @@ class Ticket:
         self.returned = False
 
 
-def rank_of(asked: str | None, most: Priority) -> int:
+def rank_of(asked: str, most: Priority) -> int:
     """The rank of a call whose agent may have `most`: what it asks for itself, never above that. What is no priority asks for nothing."""
     highest = PRIORITIES.index(most)
     return max(highest, PRIORITIES.index(asked)) if asked in PRIORITIES else highest
