@@ -134,6 +134,7 @@ class AdmissionQueue:
         if place.waiting:
             self._leave_room(place)
             place.done = None
+            place.waited_ns = self._clock.monotonic_ns() - place.began_ns
         elif place.let_out_by is not None and not tried:
             place.let_out_by.pace.unused(self._clock.monotonic_ns())
             self._serve(place.let_out_by)

@@ -311,7 +311,8 @@ class GuardedCall:
         """For the first target that may be worth trying again; the call holds nothing meanwhile."""
         queueing, self._asked, self._last_failure, self._at = self._queueing, None, None, 0
         assert queueing is not None
-        queueing.wait()
+        if self._ending.flush():  # the record of an outage is not to wait for its end
+            queueing.wait()
 
     def again(self) -> None:
         """The wait is over."""

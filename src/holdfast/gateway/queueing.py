@@ -77,7 +77,9 @@ class Queueing:
         if len(labels) < len(destinations) or not self._parts.queue.holds_back(labels):
             return False
         self._missed = dict.fromkeys(labels, 0)
-        return self.may_wait
+        if not self.may_wait:
+            self._missed = {}
+        return bool(self._missed)
 
     @property
     def may_wait(self) -> bool:

@@ -1,6 +1,6 @@
 """Admission queue: who may wait, and whose turn it is: bounded, fair between agents, with priorities that age."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 from msgspec import Struct
@@ -16,11 +16,10 @@ HEAD_START_NS = 15 * SECOND
 
 
 class QueueBounds(Struct, frozen=True, kw_only=True):
-    """Of one process. calls: that wait. bytes: of their requests' bodies. share_percent: how much of either one agent may take."""
+    """Of one process. calls: that wait; a part of those that may be in progress at all. bytes: of their requests' bodies."""
 
-    calls: int = 1_000
-    bytes: int = 64 * 1024 * 1024
-    share_percent: int = 50
+    calls: int = 3_200
+    bytes: int = 128 * 1024 * 1024
 
 
 class QueueOptions(Struct, frozen=True, kw_only=True):
@@ -74,20 +73,35 @@ class WaitingRoom:
     def displaced_by(self, ticket: Ticket) -> list[Ticket] | None:
         """Who must leave to let `ticket` in, None when it may not come in. Nothing is changed.
 
-        The newest of the lowest priority leave first, and none that is as urgent, save before one that was here already. An agent that has
-        its share displaces its own calls only.
+        Of a full room every agent that waits has an equal share. One that would keep within its own displaces the newest of the lowest
+        priority, and those of its own priority whose agents have more than theirs; any other only its own calls of a lower priority. One
+        that was here already displaces the newest of its priority, too.
         """
         bounds = self._bounds
-        calls, size = self._taken.get(ticket.agent, (0, 0))
-        most_calls, most_bytes = max(1, bounds.calls * bounds.share_percent // 100), bounds.bytes * bounds.share_percent // 100
-        own = (other for other in self._below(ticket) if other.agent == ticket.agent)
-        leaving = _until_fits(own, calls + 1 - most_calls, size + ticket.size - most_bytes)
-        if leaving is None:
-            return None
-        freed, gone = sum(other.size for other in leaving), set(leaving)
-        others = (other for other in self._below(ticket) if other not in gone)
-        more = _until_fits(others, self.calls + 1 - len(leaving) - bounds.calls, self.bytes + ticket.size - freed - bounds.bytes)
-        return None if more is None else leaving + more
+        lacking = self.calls + 1 - bounds.calls, self.bytes + ticket.size - bounds.bytes
+        if max(lacking) <= 0:
+            return []
+        taken = dict(self._taken)
+        calls, size = taken.setdefault(ticket.agent, (0, 0))
+        share = bounds.calls // len(taken), bounds.bytes // len(taken)
+        within = calls < share[0] and size + ticket.size <= share[1]
+
+        def may_displace(other: Ticket) -> bool:
+            if other.rank > ticket.rank:
+                return within or other.agent == ticket.agent
+            calls, size = taken[other.agent]
+            return ticket.returned or calls > share[0] or size > share[1]
+
+        leaving: list[Ticket] = []
+        for other in self._newest(ticket.rank if within or ticket.returned else ticket.rank + 1):
+            if max(lacking) <= 0:
+                break
+            if (lacking[0] > 0 or other.size) and may_displace(other):
+                leaving.append(other)
+                lacking = lacking[0] - 1, lacking[1] - other.size
+                calls, size = taken[other.agent]
+                taken[other.agent] = calls - 1, size - other.size
+        return leaving if max(lacking) <= 0 else None
 
     def add(self, ticket: Ticket) -> None:
         self._by_rank[ticket.rank][ticket] = None
@@ -97,8 +111,8 @@ class WaitingRoom:
         del self._by_rank[ticket.rank][ticket]
         self._count(ticket, -1)
 
-    def _below(self, ticket: Ticket) -> Iterator[Ticket]:
-        highest = ticket.rank if ticket.returned else ticket.rank + 1
+    def _newest(self, highest: int) -> Iterator[Ticket]:
+        """Those of this rank and less urgent ones: the lowest class first, in each the newest."""
         return (other for tickets in reversed(self._by_rank[highest:]) for other in reversed(tickets))
 
     def _count(self, ticket: Ticket, change: int) -> None:
@@ -109,18 +123,6 @@ class WaitingRoom:
             self._taken[ticket.agent] = (calls + change, size + change * ticket.size)
         else:
             del self._taken[ticket.agent]
-
-
-def _until_fits(candidates: Iterable[Ticket], calls: int, size: int) -> list[Ticket] | None:
-    """The first of the candidates whose leaving frees so many calls and bytes, None when all of them do not."""
-    leaving: list[Ticket] = []
-    for other in candidates:
-        if calls <= 0 and size <= 0:
-            break
-        if calls > 0 or other.size:
-            leaving.append(other)
-            calls, size = calls - 1, size - other.size
-    return leaving if calls <= 0 and size <= 0 else None
 
 
 class WaitingLine:
