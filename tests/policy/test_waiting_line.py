@@ -145,12 +145,14 @@ def test_a_less_urgent_call_displaces_nobody_and_an_agent_beyond_its_share_only_
 
 
 def test_bytes_are_bounded_and_shared_like_calls() -> None:
-    room = room_of(large := ticket("a", size=40), ticket("b", size=0), ticket("b", size=15))
+    room = room_of(large := ticket("a", size=40), ticket("a", size=0), ticket("b", size=15))
     assert room.displaced_by(ticket("b", size=5)) == []
     assert room.displaced_by(ticket("b", size=6)) == [large]
     assert room.displaced_by(ticket("b", size=16)) is None
     assert room.displaced_by(ticket("a", size=6)) is None
     assert room.displaced_by(ticket("c", HIGH, size=61)) is None
+    others = [ticket("b", size=28), *(ticket("a", size=8) for _ in range(4))]
+    assert room_of(*others).displaced_by(ticket("c", size=20)) == [others[4], others[3], others[0]]
 
 
 @given(st.lists(st.tuples(tickets, st.booleans(), st.integers(0, 5)), max_size=60))
