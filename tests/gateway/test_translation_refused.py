@@ -33,6 +33,8 @@ REFUSED: list[tuple[Format, tuple[Format, ...], dict[str, Any], str]] = [
     (CHAT, OTHERS[CHAT], {"messages": [{"role": "user", "content": AUDIO}]}, "messages[0].content[0]"),
     (CHAT, OTHERS[CHAT], {"extra_body": {"unheard_of": 1}}, "unheard_of"),
     (CHAT, (RESPONSES,), {"stop": ["x"]}, "stop"),
+    (CHAT, (RESPONSES,), {"max_completion_tokens": 15}, "max_completion_tokens"),
+    (CHAT, (RESPONSES,), {"max_tokens": 15}, "max_tokens"),
     (CHAT, (MESSAGES,), {"messages": [{"role": "user", "content": KEPT_FILE}]}, "messages[0].content[0].file.file_id"),
     (CHAT, (MESSAGES,), {"response_format": {"type": "json_object"}}, "response_format"),
     (CHAT, (MESSAGES,), {"verbosity": "low"}, "verbosity"),
@@ -49,6 +51,7 @@ REFUSED: list[tuple[Format, tuple[Format, ...], dict[str, Any], str]] = [
     (MESSAGES, OTHERS[MESSAGES], {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
     (MESSAGES, OTHERS[MESSAGES], {"container": "container_1"}, "container"),
     (MESSAGES, OTHERS[MESSAGES], {"messages": [{"role": "user", "content": [CITED]}]}, "messages[0].content[0].citations"),
+    (MESSAGES, (RESPONSES,), {"max_tokens": 15}, "max_tokens"),
     (MESSAGES, (RESPONSES,), {"stop_sequences": ["x"]}, "stop_sequences"),
 ]
 
@@ -128,7 +131,9 @@ def test_an_error_of_any_target_raises_what_the_callers_own_format_raises(sdks: 
 def test_a_prompt_that_is_too_long_is_told_in_the_callers_format(sdks: Any, caller: Format, target: Format) -> None:
     with pytest.raises((openai.BadRequestError, anthropic.BadRequestError)) as raised:
         sdks(caller, f"to-{target}").create(**{**QUESTIONS["plain"].options(caller), "model": "sim-context-3"})
-    if caller != MESSAGES:
+    if caller == MESSAGES:
+        assert "prompt is too long" in str(raised.value)
+    else:
         assert raised.value.code == "context_length_exceeded"  # type: ignore[union-attr]
 
 

@@ -151,6 +151,7 @@ MESSAGES_PICTURE_RESULT = {
     "content": [MESSAGES_TURNS[-1]["content"][0], {**MESSAGES_TURNS[-1]["content"][1], "content": [CHAT_SEE, MESSAGES_PICTURE]}],
 }
 LOOKING = {"role": "assistant", "content": "I will look."}
+LONG: dict[str, Any] = {"type": "object", "properties": {"text": {"type": "string", "minLength": 200}}, "required": ["text"]}
 NOTHING: dict[str, Any] = {"type": "object", "properties": {}}
 SYSTEM = [{"role": "system", "content": "Be brief."}, *SAY]
 QUESTIONS: dict[str, Question] = {
@@ -215,11 +216,11 @@ QUESTIONS: dict[str, Question] = {
         {"reasoning": {"effort": "high", "summary": "auto"}},
         {"thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": "high"}},
     ),
-    "length": Question({"max_completion_tokens": 5}, {"max_output_tokens": 5}, {"max_tokens": 5}, model="sim-tokens-50"),
+    "length": Question({"max_completion_tokens": 20}, {"max_output_tokens": 20}, {"max_tokens": 20}, model="sim-tokens-50"),
     "arguments cut by the length": Question(
-        {"tools": CHAT_TOOLS, "max_completion_tokens": 4},
-        {"tools": RESPONSES_TOOLS, "max_output_tokens": 4},
-        {"tools": MESSAGES_TOOLS, "max_tokens": 4},
+        {"tools": [{"type": "function", "function": {"name": "note", "parameters": LONG}}], "max_completion_tokens": 20},
+        {"tools": [{"type": "function", "name": "note", "parameters": LONG, "strict": False}], "max_output_tokens": 20},
+        {"tools": [{"name": "note", "input_schema": LONG}], "max_tokens": 20},
         model="sim-tool",
     ),
     "refusal": Question(model="sim-refuse"),
