@@ -58,7 +58,9 @@ class Delivery:
         being faked. What no upstream said becomes 503 (no connection), 504 (time-out) or 502.
         """
         cut = isinstance(result.error, ConnectionCut)
-        if self.started or (result.stream is not None and (cut or result.error is None)):
+        if self.started and result.stream is None and not result.committed:  # of an attempt to go on with what had broken off
+            self.refusal(upstream_failed(502, describe_failure(result, served_by)))
+        elif self.started or (result.stream is not None and (cut or result.error is None)):
             if not self.started:
                 self.start(result.status, result.headers, b"")
             self._broken_stream(result, served_by)
@@ -86,7 +88,7 @@ class Delivery:
         """Deny the call in the agent's own format; inside a started stream as its error event."""
         if not self.started:
             after_s = refusal.retry_after_s
-            retry = _DO_NOT_RETRY if after_s is None or after_s > _PATIENCE_S else _DO_RETRY
+            retry = _DO_NOT_RETRY if after_s is None or after_s > _PATIENCE_S or not refusal.by_sdk else _DO_RETRY
             headers = [_JSON, retry, (b"x-holdfast-refusal", refusal.kind.encode("ascii"))]
             if after_s is not None or refusal.status == 503:
                 headers.append((b"retry-after", b"%d" % (_UNAVAILABLE_S if after_s is None else after_s)))

@@ -1,6 +1,7 @@
 """Turns what happened to a call into events: its decision, its attempts, its errors."""
 
 import traceback
+from collections.abc import Iterable
 from hashlib import blake2b
 
 import msgspec
@@ -47,7 +48,7 @@ class Subject(Struct, frozen=True, kw_only=True):
 
 
 class CallRecord:
-    """Collects the events of one call; nothing is written before `flush`."""
+    """Collects the events of one call; nothing is written before `flush`. repeated: how often the agent's SDK has sent it before."""
 
     def __init__(self, recorder: Recorder, clock: Clock, origin: Origin, subject: Subject) -> None:
         self._recorder = recorder
@@ -55,6 +56,7 @@ class CallRecord:
         self._origin = origin
         self._subject = subject
         self.attempts = 0
+        self.repeated = 0
         self._errors = 0
         self._last_error = ""
         self._last_recovery: RecoveryAction = "none"
@@ -96,7 +98,7 @@ class CallRecord:
                 response_code=result.status,
                 latency_ms=(result.ended_ns - result.began_ns) // 1000 / 1000,
                 attempt=self.attempts,
-                retry_count=self.attempts - 1,
+                retry_count=self.repeated + self.attempts - 1,
                 bytes_sent=sent,
                 bytes_received=result.received,
                 usage=cost.usage,
@@ -117,6 +119,20 @@ class CallRecord:
             detail=failure_detail(result),
         )
 
+    def outrun(self, served_by: str) -> None:
+        """The last attempt was given up because the one beside it answered."""
+        self._error("cancelled", f"{served_by}: a hedged attempt answered first", severity="info", recovery="hedged")
+
+    def passed_over(self, refusal: Refusal, *, canned: bool) -> None:
+        """A target could not be tried; another one, or a canned reply, takes its place."""
+        recovery: RecoveryAction = "circuit_open" if refusal.kind == "circuit_open" else "canned" if canned else "fell_back"
+        self._error("refused", refusal.message, severity="warning", recovery=recovery)
+
+    def canned(self, text: str, claim: Claim | None) -> None:
+        """The route's own reply is the answer."""
+        self._last_recovery = "canned"
+        self.decision(Answer(text=text, finish_reason="canned"), Cost(0, 0, "free", None), "reply", claim, None)
+
     def cancelled(self, served_by: str) -> None:
         """The agent left before the answer's end."""
         self._error("cancelled", f"{served_by}: the client left before the answer's end", severity="info")
@@ -126,6 +142,11 @@ class CallRecord:
         if turn is not None and turn.waited_for is not None:
             waited = f"waited {turn.waited_ns / SECOND:.3f} s for the rate {turn.waited_for.describe()}"
             self._error("rate_limit", waited, severity="info", recovery="queued")
+
+    def waited(self, waited_ns: int, labels: Iterable[str], why: ErrorType) -> None:
+        """The call has waited for one of its targets. why: how the last attempt at one of them failed."""
+        waited = f"waited {waited_ns / SECOND:.3f} s in the admission queue for {' or '.join(labels)}"
+        self._error(why, waited, severity="info", recovery="queued")
 
     def stopped(self, refusal: Refusal) -> None:
         """The kill switch ended the call after it had cost something."""
@@ -144,6 +165,10 @@ class CallRecord:
         """The call was denied before it cost anything."""
         kind: ErrorType = "parsing" if refusal.kind == "invalid_request" else "refused"
         self._error(kind, refusal.message, recovery="refused", severity="warning")
+
+    def loop(self, message: str, *, stopped: bool) -> None:
+        """The agent goes round in circles; stopped: so the call is refused, else it goes on."""
+        self._error("loop", message, recovery="loop_stopped" if stopped else "none", severity="warning")
 
     def _error(
         self, error_type: ErrorType, message: str, *, severity: Severity, recovery: RecoveryAction = "none", detail: str = ""

@@ -112,17 +112,26 @@ class Answer(Struct, kw_only=True):
 class StreamReader(Protocol):
     """Reads one streamed answer as it passes; never raises on what an upstream sends (it stops understanding instead)."""
 
-    committed: bool
-    """The first real token was seen (text, reasoning, refusal or tool call; not a role or an empty delta)."""
-    ended: bool
-    """The format's own terminal marker was seen ([DONE], message_stop, response.completed/incomplete/failed)."""
-    error: bytes | None
-    """The data of an error event that the upstream sent inside the stream."""
-    generated_bytes: int
-    """UTF-8 bytes of generated content so far: an upper bound of the visible tokens."""
-    tools: set[str]
-    """Names of the tools called so far, whoever runs them; there before the event that names one leaves `feed`. A name that comes in
-    pieces is there in every length that it had."""
+    @property
+    def committed(self) -> bool:
+        """The first real token was seen (text, reasoning, refusal or tool call; not a role or an empty delta)."""
+
+    @property
+    def ended(self) -> bool:
+        """The format's own terminal marker was seen ([DONE], message_stop, response.completed/incomplete/failed)."""
+
+    @property
+    def error(self) -> bytes | None:
+        """The data of an error event that the upstream sent inside the stream."""
+
+    @property
+    def generated_bytes(self) -> int:
+        """UTF-8 bytes of generated content so far: an upper bound of the visible tokens."""
+
+    @property
+    def tools(self) -> set[str]:
+        """Names of the tools called so far, whoever runs them; there before the event that names one leaves `feed`. A name that comes
+        in pieces is there in every length that it had."""
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes, in any split; returns the bytes to pass on (`data` itself unless something is filtered out, such as a
@@ -139,7 +148,7 @@ class Refusal(Struct, frozen=True, kw_only=True):
     """A denial in the words of the guard, to be put into the caller's format.
 
     status: 402, 403, 429, 503, or 4xx/5xx for requests that cannot be served. kind: e.g. "spend_limit_reached". details: JSON-able numbers.
-    retry_after_s: when the call may be sent again, None: nothing says that it may.
+    retry_after_s: when the call may be sent again, None: nothing says that it may. by_sdk: then also by the agent's SDK, unasked.
     """
 
     status: int
@@ -148,6 +157,7 @@ class Refusal(Struct, frozen=True, kw_only=True):
     details: dict[str, str | int | float | None] = {}
     param: str | None = None
     retry_after_s: int | None = None
+    by_sdk: bool = True
 
 
 class Rewrite(Struct, frozen=True, kw_only=True):
