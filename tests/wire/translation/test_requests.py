@@ -15,8 +15,15 @@ from pydantic import TypeAdapter
 
 from holdfast.wire import anthropic_messages, openai_chat, openai_responses
 from holdfast.wire.call import WireFormat
-from holdfast.wire.translation import Translation, anthropic_reader, anthropic_writer, chat_reader, chat_writer, responses_reader
-from holdfast.wire.translation import responses_writer
+from holdfast.wire.translation import (
+    Translation,
+    anthropic_reader,
+    anthropic_writer,
+    chat_reader,
+    chat_writer,
+    responses_reader,
+    responses_writer,
+)
 from holdfast.wire.translation.anthropic_writer import FIRST_WORD, MAX_TOKENS
 from holdfast.wire.translation.between import FORMATS, between
 from holdfast.wire.translation.neutral import (
@@ -350,8 +357,16 @@ def test_a_budget_becomes_an_effort(budget: int, effort: str) -> None:
 
 @pytest.mark.parametrize(
     ("model", "kept"),
-    [("", True), ("claude-sonnet-4-6", True), ("claude-3-haiku-20240307", True), ("claude-opus-4-20250514", True), ("minimax-m2", True)]
-    + [("claude-opus-4-7", False), ("claude-opus-4-8-20260528", False), ("claude-sonnet-5", False)],
+    [
+        ("", True),
+        ("claude-sonnet-4-6", True),
+        ("claude-3-haiku-20240307", True),
+        ("claude-opus-4-20250514", True),
+        ("minimax-m2", True),
+        ("claude-opus-4-7", False),
+        ("claude-opus-4-8-20260528", False),
+        ("claude-sonnet-5", False),
+    ],
 )
 def test_a_temperature_goes_to_models_that_have_one(model: str, kept: bool) -> None:
     written = sent("openai-chat", "anthropic-messages", ask(temperature=0, top_p=0.5), model)
