@@ -6,10 +6,9 @@ whole and streamed, is compared by its meaning and by every other field of the r
 
 import json
 import subprocess
-from collections import defaultdict
 from collections.abc import Iterator
 from http.client import HTTPConnection
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from holdfast.testing.meaning.questions import QUESTIONS
 from holdfast.testing.simulated_provider import Address
 
 PYTHON = Path(__file__).parents[2] / ".opinions" / "bin" / "python"
+PAGE = Path(__file__).parents[2] / "docs" / "second-opinion.md"
 DRIVER = Path(__file__).parent / "second_opinion.py"
 PATHS: dict[Format, str] = {
     "openai-chat": "/v1/chat/completions",
@@ -141,19 +141,45 @@ def differences(case: Case, ours: Opinion, theirs: Opinion) -> Iterator[str]:
         yield from (f"{way} {field}" for field in unequal(ours.heard, theirs.heard) if field not in {"input", "output"})
 
 
-def test_every_difference_to_litellm_is_explained(opinions: dict[Case, tuple[Opinion, Opinion]]) -> None:
-    found: dict[tuple[Format, Format, str], set[str]] = defaultdict(set)
-    for case, (ours, theirs) in opinions.items():
-        for difference in differences(case, ours, theirs):
-            found[case.caller, case.target, difference].add(case.question)
-    import pickle
+SHORT: dict[str, Format] = {"Chat": "openai-chat", "Responses": "openai-responses", "Messages": "anthropic-messages"}
+Difference = tuple[Format, Format, str, str]
+"""Caller, target, what differs, question."""
 
-    pickle.dump(
-        {
-            tuple(map(str, (c.caller, c.target, c.question, c.stream))): (msgspec.to_builtins(o), msgspec.to_builtins(t))
-            for c, (o, t) in opinions.items()
-        },
-        open("/tmp/op.pkl", "wb"),
-    )
-    pickle.dump(dict(found), open("/tmp/found.pkl", "wb"))
-    raise AssertionError
+
+def explained() -> list[Difference]:
+    """The rows of the manual's table, taken apart."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.read_text("utf-8").splitlines() if line.startswith("|")]
+    return [
+        (SHORT[caller], SHORT[target], what, question)
+        for callers, targets, differing, asked_for, _ in rows[2:]
+        for caller, target in product(callers.split(", "), targets.split(", "))
+        for what in ways(differing)
+        for question in named(asked_for, SHORT[caller], SHORT[target])
+    ]
+
+
+def ways(differing: str) -> Iterator[str]:
+    for what in differing.split(", "):
+        way, _, field = what.partition(" ")
+        yield from (f"{each} {field}".strip() for each in (("whole", "stream") if way == "heard" else (way,)))
+
+
+def named(asked_for: str, caller: Format, target: Format) -> set[str]:
+    """The questions that `all`, `tools` or a list stands for; `but` takes some away."""
+    possible = {name for name, question in QUESTIONS.items() if {caller, target} <= set(question.formats)}
+    kind, _, less = asked_for.partition(" but ")
+    if kind not in {"all", "tools"}:
+        return set(asked_for.split(", "))
+    return {name for name in possible if kind == "all" or "tools" in QUESTIONS[name].options(caller)} - set(less.split(", "))
+
+
+def test_every_difference_to_litellm_is_explained(opinions: dict[Case, tuple[Opinion, Opinion]]) -> None:
+    found = {
+        (case.caller, case.target, difference, case.question)
+        for case, (ours, theirs) in opinions.items()
+        for difference in differences(case, ours, theirs)
+    }
+    rows = explained()
+    assert len(set(rows)) == len(rows), "explained twice"
+    assert sorted(found - set(rows)) == [], "not explained"
+    assert sorted(set(rows) - found) == [], "explained, and no difference any more"
