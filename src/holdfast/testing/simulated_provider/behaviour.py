@@ -22,6 +22,7 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     calls fail with 500. fail_first: so many calls of each prompt fail with 500. first_ns: nothing at all comes before. stall_ns: after
     the beginning of a stream, before its first token. gap_ns: between tokens. pieces: tokens of a stream sent before an ending other
     than "proper". context: prompts of more input tokens are refused. cached: so many input tokens, at the most, come from a cache.
+    per_minute: more calls than that are refused with 429; 0 means any number.
     """
 
     says: Manner = "ok"
@@ -36,6 +37,7 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     pieces: int | None = None
     context: int | None = None
     cached: int = 0
+    per_minute: int = 0
 
 
 def _failing(ending: Ending) -> Callable[[int], Behaviour]:
@@ -72,6 +74,7 @@ _COUNTED: tuple[tuple[re.Pattern[str], Callable[..., Behaviour]], ...] = (
     (re.compile(r"filter-(\d+)"), lambda tokens: Behaviour(says="filtered", tokens=tokens)),
     (re.compile(r"context-(\d+)"), lambda tokens: Behaviour(context=tokens)),
     (re.compile(r"cached-(\d+)"), lambda tokens: Behaviour(cached=tokens)),
+    (re.compile(r"rate-([1-9]\d*)"), lambda calls: Behaviour(per_minute=calls)),
     (re.compile(r"error-([45]\d\d)"), lambda status: Behaviour(status=status)),
     (re.compile(r"flaky-(\d+)"), lambda percent: Behaviour(flaky_percent=percent)),
     (re.compile(r"fail-(\d+)-then-ok"), lambda calls: Behaviour(fail_first=calls)),

@@ -42,6 +42,6 @@ def too_long(family: Family, tokens: int, bound: int, param: str) -> bytes:
     return error_body(family, 400, message, param, "context_length_exceeded")
 
 
-def error_headers(status: int) -> Headers:
-    """Rate limits say when to come back: in one second."""
-    return (*JSON_HEADERS, (b"retry-after", b"1")) if status == 429 else JSON_HEADERS
+def error_headers(status: int, retry_after_s: int = 1) -> Headers:
+    """Rate limits say when to come back."""
+    return (*JSON_HEADERS, (b"retry-after", b"%d" % retry_after_s)) if status == 429 else JSON_HEADERS

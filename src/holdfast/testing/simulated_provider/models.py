@@ -14,6 +14,7 @@ NAMES = (
     "sim-slow-tokens-20",
     "sim-context-100",
     "sim-cached-100",
+    "sim-rate-60",
     "sim-error-500",
     "sim-flaky-20",
     "sim-fail-2-then-ok",

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from holdfast.clock import SECOND, Clock
 from holdfast.errors import MalformedRequest
+from holdfast.execution.upstream import Headers
 from holdfast.http.message import Request, Response
 from holdfast.system_clock import SystemClock
 from holdfast.testing.simulated_provider import chat, embeddings, messages, models, responses
@@ -19,6 +20,7 @@ from holdfast.testing.simulated_provider.behaviour import Behaviour, behaviour
 from holdfast.testing.simulated_provider.delivery import StreamDelivery, WholeDelivery
 from holdfast.testing.simulated_provider.errors import JSON_HEADERS, error_body, error_headers, too_long
 from holdfast.testing.simulated_provider.prompt import Prompt
+from holdfast.testing.simulated_provider.rate import RequestRate
 from holdfast.testing.simulated_provider.responses_stream import streamed as responses_streamed
 from holdfast.testing.simulated_provider.script import Scripts
 from holdfast.testing.simulated_provider.stats import Stats
@@ -72,6 +74,7 @@ class SimulatedProvider:
         self._scripts = scripts or Scripts()
         self._key = key.encode()
         self._replies = 0
+        self._rates: dict[str, RequestRate] = {}
         self._failed: Counter[tuple[str, str]] = Counter()
         self._past: OrderedDict[str, _Past] = OrderedDict()
 
@@ -106,6 +109,15 @@ class SimulatedProvider:
             return
         manner = behaviour(prompt.model)
         call = self.stats.begin(prompt.model)
+        headers: Headers = ()
+        if manner.per_minute:
+            rate = self._rates.setdefault(prompt.model, RequestRate(manner.per_minute))
+            wait_ns = rate.take(self._clock.monotonic_ns())
+            headers = rate.headers(endpoint.family, self._clock.monotonic_ns(), self._clock.wall_ns())
+            if wait_ns:
+                call.end("failed")
+                _refuse_rate(response, endpoint.family, wait_ns, headers)
+                return
         if status := self._failure(manner, prompt):
             call.end("failed")
             _refuse(response, endpoint.family, status, f"The simulated provider answers {prompt.model} with {status}.")
@@ -116,9 +128,9 @@ class SimulatedProvider:
             return
         reply = self._reply(endpoint, prompt, manner)
         if prompt.stream and endpoint.streamed:
-            StreamDelivery(response, self._clock, self.stats, call, reply, manner).begin(endpoint.streamed)
+            StreamDelivery(response, self._clock, self.stats, call, reply, manner, headers).begin(endpoint.streamed)
         else:
-            WholeDelivery(response, self._clock, self.stats, call, reply, manner).begin(endpoint.whole, endpoint.family)
+            WholeDelivery(response, self._clock, self.stats, call, reply, manner, headers).begin(endpoint.whole, endpoint.family)
 
     def _with_past(self, prompt: Prompt) -> Prompt:
         """The prompt with the history that its `previous_response_id` stands for, which is billed like any other."""
@@ -173,6 +185,12 @@ def _family(request: Request) -> Family:
 
 def _refuse(response: Response, family: Family, status: int, message: str, param: str | None = None) -> None:
     response.send(status, error_headers(status), error_body(family, status, message, param))
+
+
+def _refuse_rate(response: Response, family: Family, wait_ns: int, headers: Headers) -> None:
+    seconds = -(-wait_ns // SECOND)
+    message = f"Rate limit reached for requests. Please try again in {seconds}s."
+    response.send(429, (*error_headers(429, seconds), *headers), error_body(family, 429, message))
 
 
 def _list_models(family: Family, path: bytes, response: Response) -> None:
