@@ -175,11 +175,11 @@ def test_thoughts_are_shown_and_marked_as_another_models() -> None:
     assert called(thought, "anthropic-messages", "openai-chat")["content"][0] == {
         "type": "thinking",
         "thinking": "hm",
-        "signature": "holdfast",
+        "signature": "holdfast~",
     }
     item = called(thought, "openai-responses", "openai-chat")["output"][0]
     assert item["summary"] == [{"type": "summary_text", "text": "hm"}]
-    assert item["id"].startswith("rs_holdfast_")
+    assert item["id"].startswith("rs_holdfast~")
     assert called(chat(reasoning="hm"), "openai-responses", "openai-chat")["output"][0]["type"] == "reasoning"
 
 

@@ -50,5 +50,5 @@ def test_openai_gets_no_reasoning_item_that_it_did_not_make() -> None:
 
 @pytest.mark.parametrize("name", ["openai-chat", "openai-responses", "anthropic-messages"])
 def test_a_request_without_them_is_the_very_same_object(name: str) -> None:
-    body = b'{"messages": [{"role": "user", "content": "what does \\"holdfast\\" mean? rs_holdfast_"}], "input": "holdfast"}'
+    body = b'{"messages": [{"role": "user", "content": "what does \\"holdfast\\" mean? rs_holdfast~"}], "input": "holdfast~"}'
     assert without_foreign_thoughts(name, body) is body
