@@ -428,3 +428,11 @@ def test_there_is_a_translation_between_different_conversations_only() -> None:
     assert not any(between(name, name) for name in FORMATS)
     assert between("openai-embeddings", "openai-chat") is None
     assert between("openai-chat", "anthropic-count-tokens") is None
+
+
+def test_a_result_goes_before_what_was_said_while_the_tool_ran() -> None:
+    call = {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "a", "output": "1"}
+    items = [{"role": "user", "content": "go"}, call, {"role": "user", "content": "hurry"}, result]
+    messages = sent("openai-responses", "anthropic-messages", {"model": "m", "input": items})["messages"]
+    assert [block["type"] for block in messages[2]["content"]] == ["tool_result", "text"]

@@ -214,3 +214,10 @@ def test_no_bytes_make_it_raise(pieces: list[bytes]) -> None:
         for piece in pieces:
             splice.observe(piece)
             splice.resume(piece)
+
+
+def test_the_open_block_goes_on_and_later_thoughts_do_not_part_it() -> None:
+    splice, _ = begun("anthropic-messages", FIRST)
+    got = splice.resume(written("anthropic-messages", SECOND))
+    assert b"content_block_start" not in got
+    assert b"thinking_delta" not in got

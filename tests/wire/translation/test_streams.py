@@ -309,3 +309,10 @@ def test_no_bytes_make_it_raise(pieces: list[bytes]) -> None:
         for piece in pieces:
             translated.feed(piece)
         translated.flush()
+
+
+@pytest.mark.parametrize("target", ["openai-responses", "anthropic-messages"])
+def test_a_call_without_arguments_has_an_empty_object(target: FormatName) -> None:
+    events: list[Event] = [Began("id_1", "m"), CallBegan(0, "a", "f"), Stopped("tool"), Ended(USAGE)]
+    got = translator("openai-chat", target).feed(written(target, events))
+    assert [call.arguments for call in heard("openai-chat", got).tool_calls] == ["{}"]
