@@ -1,0 +1,33 @@
+"""The `Prefer` header (RFC 7240): what a client would like, and may not get."""
+
+import re
+
+from holdfast.http.message import Request
+
+_MOST_WAIT_S = 60
+_PREFERENCE = re.compile(rb'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)\s*(?:=\s*("[^"]*"|[^\s";,]*))?\s*(?:;[^,]*)?')
+
+
+def _preferences(request: Request) -> dict[bytes, bytes]:
+    """Names in lower case; of one that is written twice the first counts (section 2)."""
+    found: dict[bytes, bytes] = {}
+    for name, value in request.headers:
+        if name == b"prefer":
+            for part in value.split(b","):
+                match = _PREFERENCE.fullmatch(part)
+                if match is not None:
+                    found.setdefault(match[1].lower(), (match[2] or b"").strip(b'"'))
+    return found
+
+
+def respond_async(request: Request) -> bool:
+    """Whether the client would rather come back for the answer than wait for it."""
+    return request.header(b"prefer") is not None and b"respond-async" in _preferences(request)
+
+
+def wait_s(request: Request) -> int:
+    """How long the client would wait for the answer, in seconds, at most a minute; 0 where it does not say."""
+    if request.header(b"prefer") is None:
+        return 0
+    wish = _preferences(request).get(b"wait", b"")
+    return min(int(wish), _MOST_WAIT_S) if wish.isdigit() and len(wish) < 10 else 0
