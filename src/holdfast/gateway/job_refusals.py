@@ -51,7 +51,7 @@ def without_agent(name: str) -> Refusal:
 
 
 def expired() -> Refusal:
-    message = "Refused by Holdfast, nothing was spent: the job's deadline passed before it could be tried."
+    message = "Holdfast gave the job up: its deadline passed before an answer came."
     return Refusal(status=504, kind="job_expired", message=message)
 
 

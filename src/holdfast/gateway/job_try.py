@@ -16,7 +16,7 @@ from holdfast.gateway.endpoints import Endpoint
 from holdfast.gateway.identity import Caller
 from holdfast.gateway.parts import Parts
 from holdfast.http.message import Request
-from holdfast.policy.job import Submitted
+from holdfast.policy.job import Job, Submitted
 
 MAX_ANSWER = 16 << 20
 """Bytes of an answer that a job may hold; a longer one ends it. The tries of a worker hold theirs in memory."""
@@ -38,7 +38,8 @@ class Outcome(Struct, frozen=True):
 
 
 class HeldRecord:
-    """A `Recorder` that holds back the events of a try which has cost something, until `release`. decision: its id, "" before any event."""
+    """A `Recorder` that holds back the events of a try which has cost something, until `release`. judged: the guard took what came
+    for an answer. decision: its id, "" before any event."""
 
     def __init__(self, recorder: Recorder, job: str, *, retried: bool) -> None:
         self.judged = False
@@ -49,14 +50,15 @@ class HeldRecord:
         self._retried = retried
         self._events: list[Event] = []
         self._cost = False
+        self._failed = False  # the latest attempt
 
     def append(self, event: Event) -> None:
         if isinstance(event, Decision):
-            self.judged = self.judged or event.complete
+            self.judged = self.judged or (event.complete and not self._failed)
             recovery = "queued" if self._retried and event.recovery_action == "none" else event.recovery_action
             event = structs.replace(event, job=self._job, recovery_action=recovery)
         elif isinstance(event, ApiCall):
-            self._cost = True
+            self._cost, self._failed = True, bool(event.error_id)
         if isinstance(event, ApiCall | Decision | Error):
             self.decision = event.decision_id or self.decision
         self._events.append(event)
@@ -143,17 +145,24 @@ class Collected:
                 self.disconnected()
 
 
+class _TryParts(Parts, frozen=True, kw_only=True):
+    """The parts of one call. call_id: it has that id; the keys by which providers tell repetitions are made from it."""
+
+    call_id: str
+
+    def new_id(self) -> str:
+        return self.call_id
+
+
 class Try:
     """Begins with `start`; `ended` hears how it ended, in the callback in which the last of its answer comes."""
 
-    def __init__(
-        self, parts: Parts, caller: Caller, endpoint: Endpoint, job: Submitted, failures: int, ended: Callable[[Outcome], None]
-    ) -> None:
-        self.record = HeldRecord(parts.recorder, job.id, retried=failures > 0)
-        self._parts = structs.replace(parts, recorder=self.record)
+    def __init__(self, parts: Parts, caller: Caller, endpoint: Endpoint, job: Job, call_id: str, ended: Callable[[Outcome], None]) -> None:
+        self.record = HeldRecord(parts.recorder, job.submitted.id, retried=job.failures > 0)
+        self._parts = _TryParts(**(structs.asdict(parts) | {"recorder": self.record, "call_id": call_id}))
         self._caller = caller
         self._endpoint = endpoint
-        self._request = _request(job, failures)
+        self._request = _request(job.submitted)
         self._response = Collected(self._over)
         self._ended = ended
 
@@ -166,22 +175,19 @@ class Try:
 
     def _over(self, response: Collected) -> None:
         too_long = response.size > MAX_ANSWER
-        status = 0 if response.cut else response.status
-        body = b"" if too_long or response.cut else response.body
-        self._ended(Outcome(status, response.headers, body, self.record.judged and not response.cut, too_long))
+        judged = self.record.judged and not response.cut
+        if response.cut or too_long or (not judged and response.status < 400):  # a stream may end properly, with an event of its failure
+            self._ended(Outcome(0, (), b"", judged, too_long))
+        else:
+            self._ended(Outcome(response.status, response.headers, response.body, judged))
 
 
-def _request(job: Submitted, failures: int) -> Request:
-    """The request of a job. Providers that know idempotency keys do the work of a try once, however often a crash makes it begin anew; a
-    try that was answered with a failure is followed by another key, or they would repeat the failure."""
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in job.headers]
-    if not any(name == b"idempotency-key" for name, _ in headers):
-        headers.append((b"idempotency-key", f"{job.id}-{failures + 1}".encode("ascii")))
+def _request(job: Submitted) -> Request:
     return Request(
         method=job.method.encode("latin-1"),
         path=job.path.encode("latin-1"),
         query=job.query.encode("latin-1"),
-        headers=headers,
+        headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in job.headers],
         body=job.body,
         peer="",
     )

@@ -32,6 +32,7 @@ from holdfast.policy.job import (
     Submitted,
     Told,
     Tried,
+    call_id,
     retry_at,
     tell_at,
 )
@@ -188,8 +189,8 @@ class JobWorker:
             self._refuse(work, endpoint, job_refusals.without_agent(submitted.agent))
         elif now > submitted.deadline:
             self._expire(work, endpoint)
-        elif self._note(work, Begun(at=now)):
-            work.going = Try(self._parts, caller, endpoint, submitted, job.failures, partial(self._tried, work))
+        elif self._note(work, Begun(at=now, call=(call := call_id(job, self._parts.new_id(), now)))):
+            work.going = Try(self._parts, caller, endpoint, job, call, partial(self._tried, work))
             work.going.start()
         else:
             self._later(work, now + AGAIN_NS)

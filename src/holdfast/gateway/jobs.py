@@ -25,7 +25,7 @@ from holdfast.http.message import Request, Response
 from holdfast.http.prefer import respond_async, wait_s
 from holdfast.policy.job import POLL_NS, Cancelled, Job, JobOptions, Submitted, look_again_s
 from holdfast.store.jobs import Census, JobFiles
-from holdfast.wire.call import Call, Refusal
+from holdfast.wire.call import Call, Refusal, WireFormat
 
 PREFIX = b"/jobs/"
 """What the paths of jobs begin with."""
@@ -45,6 +45,7 @@ _NOT_OF_THE_ANSWER = frozenset({"retry-after", "x-should-retry", "content-length
 _JSON = (b"content-type", b"application/json")
 _APPLIED = (b"preference-applied", b"respond-async")
 _IDS = frozenset(b"0123456789abcdef-")
+_LONGEST_ID = 36
 
 
 class Jobs:
@@ -84,7 +85,7 @@ class Jobs:
             call = endpoint.format.parse(request.body)
         except MalformedRequest:
             return False
-        if self._killed(caller, endpoint, call):
+        if self._killed(caller, endpoint, endpoint.format, call):
             return False
         webhook = (request.header(b"x-holdfast-webhook") or b"").decode("latin-1")
         delivery = Delivery(response, endpoint)
@@ -104,7 +105,7 @@ class Jobs:
         delivery = Delivery(response, unread(request.method, request.path, "openai"))
         asked = (request.method.replace(b"HEAD", b"GET"), slash + rest)
         answer = {(b"GET", b""): self._describe, (b"GET", b"/answer"): self._answer}.get(asked)
-        if not identifier or not _IDS.issuperset(identifier) or (answer is None and asked != (b"DELETE", b"")):
+        if not 0 < len(identifier) <= _LONGEST_ID or not _IDS.issuperset(identifier) or (answer is None and asked != (b"DELETE", b"")):
             delivery.refusal(_unknown(request))
             return
         until_ns = self._clock.monotonic_ns() + wait_s(request) * SECOND
@@ -118,14 +119,14 @@ class Jobs:
         jobs, size = self._census.jobs + self._since.jobs, self._census.size + self._since.size
         return jobs >= self._options.max or size + more > self._options.max_bytes
 
-    def _killed(self, caller: Caller, endpoint: Endpoint, call: Call) -> bool:
+    def _killed(self, caller: Caller, endpoint: Endpoint, wire_format: WireFormat, call: Call) -> bool:
         kills = self._parts.gate.kills()
         if not kills.active:
             return False
         agent = caller.agent
         origin = Origin(agent=caller.name, release=caller.release, run="", user="", interaction="", identified_by="", keep_content=False)
         entry = Entry(call=call, agent=agent, origin=origin, endpoint=endpoint, price=None, began_wall_ns=0, total_at_ns=0)
-        destinations = self._parts.routing.destinations(agent, call.model, endpoint.family)
+        destinations = self._parts.routing.destinations(agent, call.model, wire_format)
         return bool(destinations) and all(killed(kills, entry, destination) is not None for destination in destinations)
 
     def _job(self, caller: Caller, call: Call, request: Request, webhook: str) -> Submitted:

@@ -52,9 +52,10 @@ class Submitted(Struct, frozen=True, kw_only=True, tag="submitted", tag_field="k
 
 
 class Begun(Struct, frozen=True, kw_only=True, tag="begun", tag_field="kind"):
-    """A try was about to be made."""
+    """A try was about to be made. call: under which it will be on record."""
 
     at: int
+    call: str
 
 
 class Tried(Struct, frozen=True, kw_only=True, tag="tried", tag_field="kind", omit_defaults=True):
@@ -108,7 +109,8 @@ JobRecord = Submitted | Begun | Tried | Answered | Recorded | Cancelled | Told
 
 class Job:
     """What the records of one job add up to. tries: that were begun, those that a crash ended among them. failures: tries that were
-    answered, if only with a failure. last: the latest of those. told: what became of the webhook so far, the latest of `tellings`."""
+    answered, if only with a failure. last: the latest of those. crashed: the try whose end nobody wrote down, perhaps because it still
+    goes on. told: what became of the webhook so far, the latest of `tellings`."""
 
     def __init__(self, submitted: Submitted) -> None:
         self.submitted = submitted
@@ -120,14 +122,14 @@ class Job:
         self.cancelled: Cancelled | None = None
         self.told: Told | None = None
         self.tellings = 0
-        self._trying = False
+        self.crashed: Begun | None = None
         self._due = submitted.at
 
     def take(self, record: JobRecord) -> None:
         """Add the next record."""
         if isinstance(record, Begun):
             self.tries += 1
-            self._trying = True
+            self.crashed = record
         elif isinstance(record, Tried):
             self._take_try(record)
         elif isinstance(record, Answered):
@@ -143,7 +145,7 @@ class Job:
             self._due = record.retry_at
 
     def _take_try(self, tried: Tried) -> None:
-        self._trying = False
+        self.crashed = None
         self._due = tried.retry_at
         if not tried.interrupted:
             self.failures += 1
@@ -155,7 +157,7 @@ class Job:
             return self.answered.ending
         if self.cancelled is not None:
             return "cancelled"
-        return "running" if self._trying else "queued"
+        return "queued" if self.crashed is None else "running"
 
     @property
     def ended_at(self) -> int | None:
@@ -172,6 +174,17 @@ class Job:
     def due(self) -> int:
         """When the next try, or the next word to the webhook, may begin."""
         return self._due
+
+
+SAME_CALL_NS = 1800 * SECOND
+"""How long a try that a crash ended is begun anew as the same call, and with the same idempotency key: providers that know such keys then
+do its work once. Later its id would no longer tell the time at which it is on record."""
+
+
+def call_id(job: Job, new: str, now: int) -> str:
+    """The id of the call that the next try makes; new: a fresh one."""
+    crashed = job.crashed
+    return crashed.call if crashed is not None and 0 <= now - crashed.at < SAME_CALL_NS else new
 
 
 RETRIED_STATUS = frozenset({408, 409, 429})

@@ -29,6 +29,7 @@ _BLOCK = 1 << 20
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(JobRecord).decode
 _ID_BYTES = frozenset("0123456789abcdef-")
+_LONGEST_ID = 36
 
 
 class Census(Struct, frozen=True):
@@ -161,7 +162,7 @@ class JobFiles:
 
     def read(self, identifier: str) -> Job | None:
         """A job as it is now, whoever works on it; None when there is none of this id, or not any more."""
-        if not identifier or not _ID_BYTES.issuperset(identifier):
+        if not 0 < len(identifier) <= _LONGEST_ID or not _ID_BYTES.issuperset(identifier):
             return None
         for stage in (*STAGES, *STAGES):  # twice: it may move on between two looks
             try:
