@@ -19,7 +19,7 @@ from holdfast.http.message import Request
 from holdfast.policy.job import Job, Submitted
 
 MAX_ANSWER = 16 << 20
-"""Bytes of an answer that a job may hold; a longer one ends it. The tries of a worker hold theirs in memory."""
+"""Bytes of a stream that a try may hold in memory; a longer one ends its job. Whole answers have the bound of `execution.attempt`."""
 
 
 class Outcome(Struct, frozen=True):
@@ -100,6 +100,7 @@ class Collected:
         self.headers: Headers = ()
         self.size = 0
         self.cut = False
+        self.too_long = False
         self._pieces: list[bytes] = []
         self._ended = ended
         self._over = False
@@ -120,6 +121,7 @@ class Collected:
     def write(self, data: bytes) -> None:
         self._take(data)
         if self.size > MAX_ANSWER and not self._over:
+            self.too_long = True
             self.leave()
             self._ended(self)
 
@@ -174,10 +176,11 @@ class Try:
         self._response.leave()
 
     def _over(self, response: Collected) -> None:
-        too_long = response.size > MAX_ANSWER
         judged = self.record.judged and not response.cut
-        if response.cut or too_long or (not judged and response.status < 400):  # a stream may end properly, with an event of its failure
-            self._ended(Outcome(0, (), b"", judged, too_long))
+        if (
+            response.cut or response.too_long or (not judged and response.status < 400)
+        ):  # a stream may end properly, with an event of its failure
+            self._ended(Outcome(0, (), b"", judged, response.too_long))
         else:
             self._ended(Outcome(response.status, response.headers, response.body, judged))
 
