@@ -1,5 +1,6 @@
 """Jobs on disk: whole or not there, worked on by one process at a time, intact after kill -9 at any moment."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -76,6 +77,21 @@ def test_a_job_in_hand_is_nobody_elses_until_it_is_released(tmp_path: Path) -> N
     taken.append(Cancelled(at=2))
     taken.move("ended")
     assert files.claim("waiting", "00000000") is None
+
+
+def test_a_job_that_ends_while_another_reaches_for_it_is_not_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = JobFiles(tmp_path)
+    files.add(submitted())
+    claim = files.claim("waiting", "00000000")
+    assert claim is not None
+    flock = fcntl.flock
+
+    def late(descriptor: int, how: int) -> None:
+        claim.move("ended")
+        flock(descriptor, how)
+
+    monkeypatch.setattr("holdfast.store.jobs.fcntl.flock", late)
+    assert JobFiles(tmp_path).claim("waiting", "00000000") is None
 
 
 def test_a_torn_last_record_is_as_if_it_had_never_been_written(tmp_path: Path) -> None:

@@ -299,6 +299,7 @@ class JobWorker:
         def moved(error: StorageError | None) -> None:
             if error is not None:
                 _log.error("%s", error)
+                self._due[job.submitted.id] = self._clock.wall_ns() + AGAIN_NS
             self._drop(work)
 
         self._background(partial(work.claim.move, stage), moved)

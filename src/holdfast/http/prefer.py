@@ -1,11 +1,8 @@
 """The `Prefer` header (RFC 7240): what a client would like, and may not get."""
 
-import re
-
 from holdfast.http.message import Request
 
 _MOST_WAIT_S = 60
-_PREFERENCE = re.compile(rb'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)\s*(?:=\s*("[^"]*"|[^\s";,]*))?\s*(?:;[^,]*)?')
 
 
 def _preferences(request: Request) -> dict[bytes, bytes]:
@@ -14,9 +11,8 @@ def _preferences(request: Request) -> dict[bytes, bytes]:
     for name, value in request.headers:
         if name == b"prefer":
             for part in value.split(b","):
-                match = _PREFERENCE.fullmatch(part)
-                if match is not None:
-                    found.setdefault(match[1].lower(), (match[2] or b"").strip(b'"'))
+                wish, _, wanted = part.partition(b";")[0].partition(b"=")
+                found.setdefault(wish.strip().lower(), wanted.strip().strip(b'"'))
     return found
 
 

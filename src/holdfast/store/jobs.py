@@ -149,8 +149,7 @@ class JobFiles:
     def _claimed(self, stage: Stage, path: Path, descriptor: int) -> Claim | None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.stat().st_ino != os.fstat(descriptor).st_ino:
-                return None
+            path.stat()
         except (BlockingIOError, FileNotFoundError):  # held by another, or ended by it before the lock was ours
             return None
         data = _contents(descriptor)
