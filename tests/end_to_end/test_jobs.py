@@ -4,9 +4,12 @@ import hmac
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
 from base64 import b64decode, b64encode
 from collections import Counter
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -159,3 +162,16 @@ def test_a_webhook_hears_of_the_end_signed_also_after_kill_9(site, eventually, a
         assert executed(site) == {"hook": 1}
         assert len(heard) == (2 if kill else 1)
     assert SECRET not in json.dumps(site.journal()) + "".join(up.err)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the page speaks to readers who have curl")
+def test_the_page_about_jobs_shows_what_works(site) -> None:
+    site.configure()
+    up = site.up("--workers", "1")
+    page = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text("utf-8")
+    (script,) = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    script = script.replace("http://127.0.0.1:8787", up.gateway)
+    done = subprocess.run(("sh", "-e", "-c", script), cwd=site.folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("HTTP/1.1 202 ")
+    assert json.loads(done.stdout.splitlines()[-1])["object"] == "chat.completion"

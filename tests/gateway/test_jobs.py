@@ -1,9 +1,7 @@
 """Calls that are answered later: taken with `Prefer: respond-async`, tried through the guard, kept, fetched, told."""
 
-import hmac
 import shutil
-from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,7 @@ import msgspec
 import pytest
 
 from holdfast.clock import SECOND
-from holdfast.config.jobs import JobsConfig
 from holdfast.errors import ConnectFailed, ConnectionCut
-from holdfast.execution.upstream import Origin
-from holdfast.gateway.job_webhook import Webhook
-from holdfast.gateway.options import GatewayOptions
-from holdfast.policy.job import JobOptions
 from holdfast.store.jobs import JobFiles
 from holdfast.testing import MemoryResponse
 from holdfast.testing.memory_gateway import MemoryGateway
@@ -42,21 +35,8 @@ TWO_AGENTS = """agents:
   a: {key: env:UPSTREAM_KEY, routes: {'*': [simulated/*]}}
   b: {routes: {'*': [simulated/*]}}
 """
-SECRET = "whsec_" + b64encode(b"k" * 32).decode()
-HOOK = Webhook(name="crm", origin=Origin("hooks.example.com", 443, True), target="/holdfast", secret=SECRET)
 
 World = Callable[..., MemoryGateway]
-
-
-@pytest.fixture
-def world(options_of: Callable[[str], GatewayOptions], tmp_path: Path) -> Iterator[World]:
-    """A gateway that keeps jobs under tmp_path/data, or wherever `at` says."""
-
-    def build(yaml: str = ROUTED, at: str = "data", webhooks: tuple[Webhook, ...] = (), **options: Any) -> MemoryGateway:
-        config = JobsConfig(options=JobOptions(**options), webhooks=webhooks)
-        return MemoryGateway(options_of(yaml), jobs=tmp_path / at, job_options=config, seed=len(at))
-
-    yield build
 
 
 def header(response: MemoryResponse, name: str) -> str | None:
@@ -442,67 +422,3 @@ def test_an_answer_beyond_all_measure_ends_the_job(world: World) -> None:
     gateway.clock.advance(0)
     assert gateway.upstream.latest.cancelled
     assert (look(gateway, path)["status"], look(gateway, path)["answer"]["status"]) == ("failed", 502)
-
-
-def test_a_webhook_that_nobody_configured_is_refused_at_once(world: World) -> None:
-    refused = world(webhooks=(HOOK,)).call("POST", CHAT, QUESTION, LATER | {"x-holdfast-webhook": "https://elsewhere.example.com"})
-    assert (refused.status, header(refused, "x-holdfast-refusal")) == (400, "unknown_webhook")
-    assert world(webhooks=(HOOK,)).call("POST", CHAT, QUESTION, LATER | {"x-holdfast-webhook": "crn"}).body.find(b"crm") > 0
-
-
-def test_a_webhook_is_told_of_the_end_with_a_signature_that_only_the_secret_can_make(world: World) -> None:
-    gateway = world(webhooks=(HOOK,))
-    path = submit(gateway, x_holdfast_webhook="crm")
-    gateway.upstream.latest.answer(ANSWER)
-    gateway.clock.advance(0)
-    sent = gateway.upstream.latest.request
-    assert (sent.method, sent.origin, sent.target) == (b"POST", HOOK.origin, b"/holdfast")
-    headers = dict(sent.headers)
-    assert headers[b"webhook-id"] == path[6:].encode()
-    signed = headers[b"webhook-id"] + b"." + headers[b"webhook-timestamp"] + b"." + sent.body
-    expected = b64encode(hmac.digest(b64decode(SECRET[6:]), signed, "sha256"))
-    assert headers[b"webhook-signature"] == b"v1," + expected
-    told = msgspec.json.decode(sent.body)
-    assert (told["type"], told["data"]["id"], told["data"]["answer"]["status"]) == ("job.done", path[6:], 200)
-    assert told["data"]["answer"]["body"] == msgspec.json.decode(ANSWER)
-    gateway.upstream.latest.answer(b"", 204)
-    gateway.clock.advance(10 * SECOND)
-    assert len(gateway.upstream.exchanges) == 2
-    assert look(gateway, path)["webhook"] == {"name": "crm", "told": True, "tries": 1, "why": ""}
-    assert (gateway.recorder.api_calls[-1].target_api, gateway.recorder.api_calls[-1].response_code) == ("webhook crm", 204)
-    assert SECRET not in repr(gateway.recorder.events)
-
-
-def test_a_webhook_is_told_again_until_it_takes_it_and_the_answer_can_be_fetched_meanwhile(world: World, tmp_path: Path) -> None:
-    gateway = world(webhooks=(HOOK,))
-    path = submit(gateway, x_holdfast_webhook="crm")
-    gateway.upstream.latest.answer(ANSWER)
-    gateway.clock.advance(0)
-    gateway.upstream.latest.answer(b"", 500)
-    gateway.clock.advance(0)
-    assert gateway.call("GET", path + "/answer").body == ANSWER
-    gateway.clock.advance(6 * SECOND)
-    assert len(gateway.upstream.exchanges) == 3
-    gateway.clock.advance(16 * SECOND)  # silence is taken for a failure
-    assert gateway.upstream.exchanges[2].cancelled
-    gateway.clock.advance(12 * SECOND)
-    gateway.upstream.latest.answer(b"", 200)
-    gateway.clock.advance(2 * SECOND)
-    assert look(gateway, path)["webhook"] == {"name": "crm", "told": True, "tries": 3, "why": ""}
-    assert JobFiles(tmp_path / "data").ids("ended") == [path[6:]]
-
-
-def test_a_webhook_that_is_gone_is_told_once_and_one_that_never_answers_for_a_day(world: World, tmp_path: Path) -> None:
-    gateway = world(webhooks=(HOOK,))
-    submit(gateway, x_holdfast_webhook="crm")
-    gateway.upstream.latest.answer(ANSWER)
-    gateway.clock.advance(0)
-    gateway.upstream.latest.answer(b"", 410)
-    gateway.clock.advance(3600 * SECOND)
-    assert len(gateway.upstream.exchanges) == 2
-    submit(gateway, x_holdfast_webhook="crm")
-    gateway.upstream.latest.answer(ANSWER)
-    gateway.upstream.refusing = ConnectFailed("nobody there")
-    gateway.clock.advance(25 * 3600 * SECOND)
-    assert not JobFiles(tmp_path / "data").ids("telling")
-    assert 30 <= len(gateway.upstream.exchanges) <= 60

@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from holdfast.clock import SECOND, to_iso
+from holdfast.clock import SECOND
 from holdfast.errors import MalformedRequest, StorageError
 from holdfast.execution.background import Background
 from holdfast.gateway import job_refusals
@@ -23,7 +23,7 @@ from holdfast.gateway.parts import Parts
 from holdfast.gateway.recording import Origin
 from holdfast.http.message import Request, Response
 from holdfast.http.prefer import respond_async, wait_s
-from holdfast.policy.job import POLL_NS, Cancelled, Job, JobOptions, Submitted, look_again_s
+from holdfast.policy.job import POLL_NS, Cancelled, Job, JobOptions, Submitted, describe, look_again_s
 from holdfast.store.jobs import Census, JobFiles
 from holdfast.wire.call import Call, Refusal, WireFormat
 
@@ -178,7 +178,7 @@ class Jobs:
         headers = [_JSON]
         if job.ended_at is None:
             headers.append((b"retry-after", b"%d" % look_again_s(job, self._clock.wall_ns())))
-        visit.response.send(200, headers, msgspec.json.encode(description(job)) + b"\n")
+        visit.response.send(200, headers, msgspec.json.encode(describe(job)) + b"\n")
 
     def _answer(self, visit: "_Visit", job: Job) -> None:
         answered = job.answered
@@ -241,37 +241,6 @@ class _Visit(msgspec.Struct, frozen=True):
 
 
 _Page = Callable[[_Visit, Job], None]
-
-
-def description(job: Job) -> dict[str, object]:
-    """How a job stands, for JSON."""
-    submitted, answered = job.submitted, job.answered
-    told: dict[str, object] = {}
-    if submitted.webhook:
-        taken = job.told is not None and not job.told.why
-        told = {
-            "webhook": {"name": submitted.webhook, "told": taken, "tries": job.tellings, "why": "" if job.told is None else job.told.why}
-        }
-    where = f"/jobs/{submitted.id}"
-    answer: dict[str, object] = {}
-    if answered is not None:
-        answer = {"answer": {"status": answered.status, "location": f"{where}/answer"}, "decision": answered.decision}
-    elif job.last is not None:
-        answer = {"last_failure": {"status": job.last.status, "at": to_iso(job.last.at), "tried_again_at": to_iso(job.last.retry_at)}}
-    return {
-        "id": submitted.id,
-        "status": job.status,
-        "location": where,
-        "agent": submitted.name,
-        "model": submitted.model,
-        "api": f"{submitted.method} {submitted.path}",
-        "created_at": to_iso(submitted.at),
-        "deadline": to_iso(submitted.deadline),
-        "ended_at": None if job.ended_at is None else to_iso(job.ended_at),
-        "tries": job.tries,
-        **answer,
-        **told,
-    }
 
 
 def _unknown(request: Request) -> Refusal:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from holdfast.clock import MILLISECOND, SECOND
+from holdfast.clock import MILLISECOND, SECOND, to_iso
 
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
 Ending = Literal["done", "failed"]
@@ -230,3 +230,34 @@ def look_again_s(job: Job, now: int) -> int:
 
 POLL_NS = 200 * MILLISECOND
 """How often a job is looked at for somebody who waits for it (`Prefer: wait`)."""
+
+
+def describe(job: Job) -> dict[str, object]:
+    """How a job stands, for JSON."""
+    submitted, answered = job.submitted, job.answered
+    told: dict[str, object] = {}
+    if submitted.webhook:
+        taken = job.told is not None and not job.told.why
+        told = {
+            "webhook": {"name": submitted.webhook, "told": taken, "tries": job.tellings, "why": "" if job.told is None else job.told.why}
+        }
+    where = f"/jobs/{submitted.id}"
+    answer: dict[str, object] = {}
+    if answered is not None:
+        answer = {"answer": {"status": answered.status, "location": f"{where}/answer"}, "decision": answered.decision}
+    elif job.last is not None:
+        answer = {"last_failure": {"status": job.last.status, "at": to_iso(job.last.at), "tried_again_at": to_iso(job.last.retry_at)}}
+    return {
+        "id": submitted.id,
+        "status": job.status,
+        "location": where,
+        "agent": submitted.name,
+        "model": submitted.model,
+        "api": f"{submitted.method} {submitted.path}",
+        "created_at": to_iso(submitted.at),
+        "deadline": to_iso(submitted.deadline),
+        "ended_at": None if job.ended_at is None else to_iso(job.ended_at),
+        "tries": job.tries,
+        **answer,
+        **told,
+    }
