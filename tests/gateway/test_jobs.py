@@ -386,7 +386,7 @@ def test_a_job_that_is_broken_off_at_the_end_of_its_worker_is_left_to_others(wor
     assert len(gateway.recorder.api_calls) == 1  # it may have cost something
     heir = world()
     assert look(heir, path)["status"] == "queued"
-    heir.clock.advance(7 * SECOND)
+    heir.clock.advance(SECOND)
     heir.upstream.latest.answer(ANSWER)
     heir.clock.advance(0)
     assert look(heir, path)["status"] == "done"

@@ -33,9 +33,9 @@ class JobService(Struct, frozen=True, kw_only=True):
 
     async def idle(self) -> None:
         """Take no more jobs; returns once none is in hand."""
-        idle = asyncio.get_running_loop().create_future()
-        self.jobs.worker.stop(lambda: idle.set_result(None))
-        await idle
+        idle = asyncio.Event()
+        self.jobs.worker.stop(idle.set)
+        await idle.wait()
 
     async def close(self, drain_ns: int) -> None:
         """Let tries in progress end, break off those that do not; others will begin them anew."""

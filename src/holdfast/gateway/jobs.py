@@ -110,6 +110,7 @@ class Jobs:
             return
         until_ns = self._clock.monotonic_ns() + wait_s(request) * SECOND
         visit = _Visit(caller, request, response, delivery, identifier.decode("ascii"), until_ns)
+        response.disconnected = visit.leave
         if answer is None:
             self._background(partial(self._remove, visit), partial(self._removed, visit))
         else:
@@ -162,17 +163,28 @@ class Jobs:
         self.worker.wake()
 
     def _look(self, visit: "_Visit", answer: "_Page") -> None:
-        self._background(partial(self._files.read, visit.identifier), partial(self._read, visit, answer))
+        self._background(partial(_read, self._files, visit.identifier), partial(self._read, visit, answer))
 
-    def _read(self, visit: "_Visit", answer: "_Page", job: Job | StorageError | None) -> None:
-        if isinstance(job, StorageError):
-            visit.delivery.refusal(job_refusals.unavailable(str(job)))
-        elif job is None or job.submitted.name != visit.caller.name or job.submitted.agent != visit.caller.agent.name:
+    def _read(self, visit: "_Visit", answer: "_Page", found: "_Sight | StorageError") -> None:
+        if isinstance(found, StorageError):
+            visit.delivery.refusal(job_refusals.unavailable(str(found)))
+        elif found.job is None or not visit.owns(found.job):
             visit.delivery.refusal(_unknown(visit.request))
-        elif job.ended_at is None and self._clock.monotonic_ns() < visit.until_ns:
-            self._clock.call_later(POLL_NS, partial(self._look, visit, answer))
+        elif found.job.ended_at is None and self._clock.monotonic_ns() < visit.until_ns:
+            self._wait(visit, answer, found.mark)
         else:
-            answer(visit, job)
+            answer(visit, found.job)
+
+    def _wait(self, visit: "_Visit", answer: "_Page", mark: "_Mark") -> None:
+        """Until there is more to read, or the patience is over."""
+
+        def compare(now: "_Mark | StorageError") -> None:
+            if now == mark and self._clock.monotonic_ns() < visit.until_ns:
+                self._wait(visit, answer, mark)
+            else:
+                self._look(visit, answer)
+
+        self._clock.call_later(POLL_NS, lambda: self._background(partial(self._files.mark, visit.identifier), compare))
 
     def _describe(self, visit: "_Visit", job: Job) -> None:
         headers = [_JSON]
@@ -198,7 +210,7 @@ class Jobs:
         claim = files.claim("waiting", identifier)
         job = files.read(identifier) if claim is None else claim.job
         try:
-            if job is None or job.submitted.name != visit.caller.name or job.submitted.agent != visit.caller.agent.name:
+            if job is None or not visit.owns(job):
                 return _unknown(visit.request)
             if claim is not None and job.ended_at is None:
                 claim.append(Cancelled(at=self._clock.wall_ns()))
@@ -229,7 +241,7 @@ class Jobs:
         self._clock.call_later(CENSUS_NS, self._count)
 
 
-class _Visit(msgspec.Struct, frozen=True):
+class _Visit(msgspec.Struct):
     """Somebody who asks about a job. until_ns: how long they would wait for its end."""
 
     caller: Caller
@@ -239,8 +251,29 @@ class _Visit(msgspec.Struct, frozen=True):
     identifier: str
     until_ns: int
 
+    def leave(self) -> None:
+        """Nobody is left to wait."""
+        self.until_ns = 0
+
+    def owns(self, job: Job) -> bool:
+        """Whether it is theirs: of the agent whose key they sent."""
+        return job.submitted.name == self.caller.name and job.submitted.agent == self.caller.agent.name
+
 
 _Page = Callable[[_Visit, Job], None]
+_Mark = tuple[str, int] | None
+
+
+class _Sight(msgspec.Struct, frozen=True):
+    """A job, and the mark that it had before it was read."""
+
+    job: Job | None
+    mark: _Mark
+
+
+def _read(files: JobFiles, identifier: str) -> _Sight:
+    mark = files.mark(identifier)
+    return _Sight(files.read(identifier), mark)
 
 
 def _unknown(request: Request) -> Refusal:

@@ -123,7 +123,7 @@ class Job:
         self.told: Told | None = None
         self.tellings = 0
         self.crashed: Begun | None = None
-        self._due = submitted.at
+        self._due = 0  # at once, whatever a wall clock does that is set back
 
     def take(self, record: JobRecord) -> None:
         """Add the next record."""
@@ -134,7 +134,7 @@ class Job:
             self._take_try(record)
         elif isinstance(record, Answered):
             self.answered = record
-            self._due = record.at
+            self._due = 0
         elif isinstance(record, Recorded):
             self.recorded = True
         elif isinstance(record, Cancelled):
@@ -146,7 +146,7 @@ class Job:
 
     def _take_try(self, tried: Tried) -> None:
         self.crashed = None
-        self._due = tried.retry_at
+        self._due = 0 if tried.interrupted else tried.retry_at
         if not tried.interrupted:
             self.failures += 1
             self.last = tried
@@ -228,7 +228,7 @@ def look_again_s(job: Job, now: int) -> int:
     return max(LEAST_PAUSE_S, min(60, -(-(job.due - now) // SECOND))) if job.status == "queued" else LEAST_PAUSE_S
 
 
-POLL_NS = 200 * MILLISECOND
+POLL_NS = 250 * MILLISECOND
 """How often a job is looked at for somebody who waits for it (`Prefer: wait`)."""
 
 

@@ -2,7 +2,7 @@
 
 `jobs/waiting` holds those that want a try, `jobs/telling` those whose webhook has not heard of their end, `jobs/ended` the others. A file
 is whole before it has its name, each record is one write(2), a torn last one is dropped. The lock is the lease: the kernel takes it from
-a process in the moment in which it dies, which no process id and no clock could tell, and it holds between containers and over NFS too.
+a process in the moment in which it dies, which no process id and no clock could tell, and it holds between containers too.
 """
 
 import fcntl
@@ -158,6 +158,13 @@ class JobFiles:
             os.ftruncate(descriptor, whole)
         job = _job(data[:whole])
         return None if job is None else Claim(self, stage, job, descriptor, whole)
+
+    def mark(self, identifier: str) -> tuple[str, int] | None:
+        """What differs once there is more to read of a job than before; its contents may be long."""
+        for stage in STAGES:
+            with suppress(OSError):
+                return stage, self.path(stage, identifier).stat().st_size
+        return None
 
     def read(self, identifier: str) -> Job | None:
         """A job as it is now, whoever works on it; None when there is none of this id, or not any more."""
