@@ -264,6 +264,34 @@ def test_whoever_waits_is_answered_when_the_job_ends_or_their_patience_does(worl
     assert (waiting.status, waiting.body) == (200, ANSWER)
 
 
+def test_a_job_that_is_handed_over_again_with_its_idempotency_key_is_the_same_job(world: World) -> None:
+    gateway = world()
+    key = {"idempotency-key": "order/1"}
+    first = gateway.call("POST", CHAT, QUESTION, LATER | key)
+    again = gateway.call("POST", CHAT, QUESTION, LATER | key)
+    assert (again.status, header(again, "location")) == (202, header(first, "location"))
+    assert isinstance(found := again.json(), dict) and found["status"] == "running"
+    other = gateway.call("POST", CHAT, QUESTION | {"model": "n"}, LATER | key)
+    assert (other.status, header(other, "x-holdfast-refusal")) == (422, "idempotency_key_reused")
+    assert gateway.call("POST", CHAT, QUESTION, LATER | key | {"x-holdfast-agent": "b"}).status == 202
+    assert len(gateway.upstream.exchanges) == 2
+    for exchange in list(gateway.upstream.exchanges):
+        exchange.answer(ANSWER)
+    gateway.clock.advance(0)
+    ended = gateway.call("POST", CHAT, QUESTION, LATER | key).json()
+    assert isinstance(ended, dict) and ended["status"] == "done"
+    assert len(gateway.upstream.exchanges) == 2
+
+
+def test_a_canned_reply_is_an_answer(world: World) -> None:
+    gateway = world("agents: {a: {routes: {'*': [simulated/*, {reply: 'We will write.'}]}, retries: {max: 0}}}")
+    path = submit(gateway)
+    gateway.upstream.latest.answer(ERROR, 503)
+    gateway.clock.advance(5 * SECOND)
+    assert b"We will write." in gateway.call("GET", path + "/answer").body
+    assert (look(gateway, path)["status"], len(gateway.upstream.exchanges)) == ("done", 1)
+
+
 def test_beyond_the_bounds_no_job_is_taken(world: World) -> None:
     gateway = world(max=2)
     submit(gateway), submit(gateway)

@@ -158,6 +158,32 @@ def test_jobs_are_counted_and_leave_when_they_were_kept_long_enough(tmp_path: Pa
     assert (files.ids("waiting"), files.ids("ended")) == (["00000000", "00000002"], [])
 
 
+def test_a_key_leads_to_the_job_that_came_with_it_first_wherever_that_is(tmp_path: Path) -> None:
+    files = JobFiles(tmp_path)
+    assert files.add(submitted(1), "k").submitted.id == "00000001"
+    assert files.add(submitted(2), "k").submitted.id == "00000001"
+    assert files.add(submitted(3), "l").submitted.id == "00000003"
+    claim = files.claim("waiting", "00000001")
+    assert claim is not None
+    claim.append(answered())
+    claim.move("ended")
+    assert files.add(submitted(4), "k").status == "done"
+    assert (files.ids("waiting"), files.ids("ended")) == (["00000003"], ["00000001"])
+    assert files.forget("00000001")
+    files.census(0)
+    assert files.add(submitted(5), "k").submitted.id == "00000005"
+
+
+def test_a_job_whose_taker_died_before_it_was_in_its_place_is_put_there_when_it_is_sent_again(tmp_path: Path) -> None:
+    files = JobFiles(tmp_path)
+    files.add(submitted(1), "k")
+    files.path("waiting", "00000001").rename(tmp_path / "jobs" / "waiting" / ".00000001")  # as it was in that moment
+    assert files.ids("waiting") == []
+    assert files.add(submitted(2), "k").submitted.id == "00000001"
+    assert files.ids("waiting") == ["00000001"]
+    assert files.claim("waiting", "00000001") is not None
+
+
 @pytest.mark.parametrize("identifier", ["", "..", "../ended/00000000", "a/b", "x", "0" * 300, "\x00"])
 def test_no_id_leads_out_of_the_folder(tmp_path: Path, identifier: str) -> None:
     assert JobFiles(tmp_path).read(identifier) is None

@@ -25,6 +25,12 @@ def unknown_webhook(name: str, known: Iterable[str]) -> Refusal:
     return Refusal(status=400, kind="unknown_webhook", message=message, param="x-holdfast-webhook")
 
 
+def other_request() -> Refusal:
+    """422, as the draft of the `Idempotency-Key` header asks for."""
+    message = "Refused by Holdfast, nothing was kept: this Idempotency-Key came with another request before; take a new key for a new job."
+    return Refusal(status=422, kind="idempotency_key_reused", message=message, param="idempotency-key")
+
+
 def unknown_job(path: str) -> Refusal:
     message = f"Holdfast has nothing for you at {path[:100]}: no such job, or it is another agent's, or it was kept long enough."
     return Refusal(status=404, kind="unknown_job", message=message)

@@ -54,7 +54,7 @@ class HeldRecord:
 
     def append(self, event: Event) -> None:
         if isinstance(event, Decision):
-            self.judged = self.judged or (event.complete and not self._failed)
+            self.judged = self.judged or (event.complete and (not self._failed or event.recovery_action == "canned"))
             recovery = "queued" if self._retried and event.recovery_action == "none" else event.recovery_action
             event = structs.replace(event, job=self._job, recovery_action=recovery)
         elif isinstance(event, ApiCall):

@@ -46,6 +46,9 @@ LOOK_NS = SECOND
 AGAIN_NS = SECOND
 """Between two attempts to write down what could not be written."""
 
+_MOST_OF_A_FAILURE = 64 << 10
+"""Bytes of a failure's body that are kept in case that it is the last one; many may come."""
+
 _log = logging.getLogger("holdfast.jobs")
 
 
@@ -238,7 +241,8 @@ class JobWorker:
             return
         record.queued()
         work.going = None
-        self._note(work, Tried(at=now, retry_at=again, status=outcome.status, headers=headers, body=outcome.body, decision=record.decision))
+        body = outcome.body if len(outcome.body) <= _MOST_OF_A_FAILURE else b""
+        self._note(work, Tried(at=now, retry_at=again, status=outcome.status, headers=headers, body=body, decision=record.decision))
         with suppress(StorageError):  # the journal holds it until it can be written
             record.release()
         self._later(work, again)

@@ -6,6 +6,7 @@ stands. `GET /jobs/ID/answer`: the very answer. `DELETE /jobs/ID`: cancels a que
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from hashlib import blake2b
 
 import msgspec
 
@@ -79,7 +80,7 @@ class Jobs:
 
         Not when it does not ask for it, and not when the guard would refuse it at once: then the guard is to say so, and record it.
         """
-        if not respond_async(request) or endpoint.format is None:
+        if not caller.prefers or endpoint.format is None or not respond_async(request):
             return False
         try:
             call = endpoint.format.parse(request.body)
@@ -96,7 +97,7 @@ class Jobs:
         else:
             job = self._job(caller, call, request, webhook)
             self._since = Census(self._since.jobs + 1, self._since.size + len(job.body))
-            self._background(partial(self._files.add, job), partial(self._added, job, delivery, response))
+            self._background(partial(self._files.add, job, _key(caller, request)), partial(self._added, job, delivery, response))
         return True
 
     def page(self, caller: Caller, request: Request, response: Response) -> None:
@@ -151,16 +152,24 @@ class Jobs:
             webhook=webhook,
         )
 
-    def _added(self, job: Submitted, delivery: Delivery, response: Response, size: int | StorageError) -> None:
-        if isinstance(size, StorageError):
-            self._since = Census(self._since.jobs - 1, self._since.size - len(job.body))
-            delivery.refusal(job_refusals.unavailable(str(size)))
+    def _added(self, job: Submitted, delivery: Delivery, response: Response, kept: Job | StorageError) -> None:
+        if isinstance(kept, StorageError):
+            self._not_kept(job)
+            delivery.refusal(job_refusals.unavailable(str(kept)))
             return
-        location = "/jobs/" + job.id
-        body = msgspec.json.encode({"id": job.id, "status": "queued", "location": location})
+        if kept.submitted.id != job.id:  # sent again
+            self._not_kept(job)
+            if (kept.submitted.path, kept.submitted.body) != (job.path, job.body):
+                delivery.refusal(job_refusals.other_request())
+                return
+        location = "/jobs/" + kept.submitted.id
+        body = msgspec.json.encode({"id": kept.submitted.id, "status": kept.status, "location": location})
         headers = (_JSON, _APPLIED, (b"location", location.encode("ascii")), (b"retry-after", b"1"))
         response.send(202, headers, body + b"\n")
         self.worker.wake()
+
+    def _not_kept(self, job: Submitted) -> None:
+        self._since = Census(self._since.jobs - 1, self._since.size - len(job.body))
 
     def _look(self, visit: "_Visit", answer: "_Page") -> None:
         self._background(partial(_read, self._files, visit.identifier), partial(self._read, visit, answer))
@@ -274,6 +283,15 @@ class _Sight(msgspec.Struct, frozen=True):
 def _read(files: JobFiles, identifier: str) -> _Sight:
     mark = files.mark(identifier)
     return _Sight(files.read(identifier), mark)
+
+
+def _key(caller: Caller, request: Request) -> str:
+    """What stands for the agent's `Idempotency-Key` among files; "" where it sends none."""
+    given = request.header(b"idempotency-key")
+    if not given:
+        return ""
+    owner = f"{caller.agent.name!r}|{caller.name!r}|".encode("utf-8", "replace")
+    return blake2b(owner + given, digest_size=16).hexdigest()
 
 
 def _unknown(request: Request) -> Refusal:

@@ -18,7 +18,7 @@ def _preferences(request: Request) -> dict[bytes, bytes]:
 
 def respond_async(request: Request) -> bool:
     """Whether the client would rather come back for the answer than wait for it."""
-    return b"prefer" in dict(request.headers) and b"respond-async" in _preferences(request)  # asked of every call: faster than a loop
+    return b"respond-async" in _preferences(request)
 
 
 def wait_s(request: Request) -> int:

@@ -23,6 +23,7 @@ FOLDER = "jobs"
 Stage = Literal["waiting", "telling", "ended"]
 STAGES: tuple[Stage, ...] = ("waiting", "telling", "ended")
 
+_KEYS = "keys"
 _SUFFIX = ".ndjson"
 _BLOCK = 1 << 20
 
@@ -86,7 +87,7 @@ class JobFiles:
     def __init__(self, data_dir: Path) -> None:
         self._folder = data_dir / FOLDER
         try:
-            for folder in (self._folder, *(self._folder / stage for stage in STAGES)):
+            for folder in (self._folder, *(self._folder / name for name in (*STAGES, _KEYS))):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             sync_folder(self._folder)
         except OSError as error:
@@ -100,25 +101,50 @@ class JobFiles:
         """What the disk said, with the way out."""
         return StorageError(f"jobs in {self._folder} cannot be read or written ({error.strerror}): free space, or check whose folder it is")
 
-    def add(self, submitted: Submitted) -> int:
-        """Keep a new job; it is on stable storage when this returns, and nobody sees less than the whole. Its size in bytes."""
+    def add(self, submitted: Submitted, key: str = "") -> Job:
+        """Keep a new job; it is on stable storage when this returns, and nobody sees less than the whole.
+
+        key: fit for a file name; a job that was added with it before, and is still kept, is returned in place of a second one.
+        """
         folder = self._folder / "waiting"
         unfinished = folder / f".{submitted.id}"
-        line = _encode(submitted) + b"\n"
         try:
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                _write(descriptor, line)
+                _write(descriptor, _encode(submitted) + b"\n")
                 sync_to_disk(descriptor)
             finally:
                 os.close(descriptor)
+            earlier = self._earlier(unfinished, self._folder / _KEYS / key) if key else None
+            if earlier is not None:
+                unfinished.unlink()
+                return earlier
             unfinished.rename(self.path("waiting", submitted.id))
             sync_folder(folder)
         except OSError as error:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
             raise self.failed(error) from error
-        return len(line)
+        return Job(submitted)
+
+    def _earlier(self, unfinished: Path, known: Path) -> Job | None:
+        """The job that has taken this name, which is a second link to its file; None when it was free, and is taken now."""
+        try:
+            known.hardlink_to(unfinished)
+        except FileExistsError:
+            pass
+        else:
+            sync_folder(known.parent)
+            return None
+        job = _job(known.read_bytes())
+        if job is None:
+            return None
+        # Whoever took the name may have died before the job was in its place: stages are passed in this order, so it is in none of them.
+        paths = [self.path(stage, job.submitted.id) for stage in STAGES]
+        if not any(path.exists() for path in paths):
+            with suppress(FileExistsError):  # it is just being put there
+                paths[0].hardlink_to(known)
+        return job
 
     def ids(self, stage: Stage) -> list[str]:
         """The jobs at this stage, the oldest first."""
@@ -214,6 +240,10 @@ class JobFiles:
                     for entry in entries:
                         kept = _look(entry, ended_before_ns, ended=stage == "ended")
                         jobs, size = jobs + (kept >= 0), size + max(kept, 0)
+            with os.scandir(self._folder / _KEYS) as entries:
+                for entry in entries:
+                    if entry.stat(follow_symlinks=False).st_nlink == 1:  # its job is gone
+                        Path(entry.path).unlink(missing_ok=True)
         except OSError as error:
             raise self.failed(error) from error
         return Census(jobs, size)
