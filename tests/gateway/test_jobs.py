@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from holdfast.clock import SECOND
-from holdfast.errors import ConnectFailed, ConnectionCut
+from holdfast.errors import ConnectFailed, ConnectionCut, StorageError
 from holdfast.store.jobs import JobFiles
 from holdfast.testing import MemoryResponse
 from holdfast.testing.memory_gateway import MemoryGateway
@@ -153,6 +153,19 @@ def test_a_job_is_tried_again_until_its_provider_is_back(world: World, status: i
     (decision,) = gateway.recorder.decisions
     assert (error.recovery_action, decision.recovery_action) == ("queued", "queued")
     assert [call.response_code for call in gateway.recorder.api_calls] == [status, 200]
+
+
+def test_a_job_waits_for_limits_that_cannot_be_checked_now(world: World) -> None:
+    gateway = world(LIMITED)
+    gateway.ledger.failing = StorageError("the ledger is away")
+    path = submit(gateway)
+    assert (look(gateway, path)["status"], look(gateway, path)["last_failure"]["status"]) == ("queued", 503)
+    assert [error.recovery_action for error in gateway.recorder.errors] == ["queued"]
+    gateway.ledger.failing = None
+    gateway.clock.advance(10 * SECOND)
+    gateway.upstream.latest.answer(ANSWER)
+    gateway.clock.advance(0)
+    assert look(gateway, path)["status"] == "done"
 
 
 def test_retry_after_is_honoured_in_full(world: World) -> None:
@@ -399,6 +412,25 @@ def test_an_answer_that_cannot_be_written_is_kept_in_memory_until_it_can(world: 
     gateway.clock.advance(2 * SECOND)
     assert gateway.call("GET", path + "/answer").body == ANSWER
     assert len(gateway.upstream.exchanges) == 1
+
+
+def test_an_answer_that_the_disk_had_no_room_for_is_written_at_the_end_of_its_worker(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gateway = world()
+    submit(gateway)
+
+    def full(descriptor: int, line: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("holdfast.store.jobs._write", full)
+        gateway.upstream.latest.answer(ANSWER)
+    assert gateway.jobs is not None
+    gateway.jobs.worker.interrupt()
+    (identifier,) = JobFiles(tmp_path / "data").ids("waiting")
+    job = JobFiles(tmp_path / "data").read(identifier)
+    assert job is not None and job.status == "done"
 
 
 def test_a_job_that_is_broken_off_at_the_end_of_its_worker_is_left_to_others(world: World, tmp_path: Path) -> None:

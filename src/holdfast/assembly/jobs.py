@@ -13,6 +13,8 @@ from msgspec import Struct
 from holdfast.clock import SECOND
 from holdfast.config.jobs import JobsConfig
 from holdfast.errors import StorageError
+from holdfast.events import ApiCall, Decision, Error
+from holdfast.events.ids import wall_ns_of
 from holdfast.gateway.jobs import Jobs
 from holdfast.gateway.parts import Parts
 from holdfast.store.jobs import JobFiles
@@ -68,7 +70,8 @@ def open_jobs(config: JobsConfig, parts: Parts, data_dir: Path) -> JobService:
             executor.submit(run)
 
     def in_journal(decision: str) -> bool:
-        return bool(decision) and bool(JournalReader(data_dir).find_decisions(decision))
+        kinds, holding = (ApiCall, Decision, Error), [b'"decision_id":"%s"' % decision.encode()]
+        return bool(decision) and any(JournalReader(data_dir).events(kinds, holding=holding, since_ns=wall_ns_of(decision)))
 
     webhooks = {webhook.name: webhook for webhook in config.webhooks}
     jobs = Jobs(parts, files, background, config.options, webhooks, in_journal)

@@ -38,7 +38,7 @@ class Outcome(Struct, frozen=True):
 
 
 class HeldRecord:
-    """A `Recorder` that holds back the events of a try which has cost something, until `release`. judged: the guard took what came
+    """A `Recorder` that holds back the events of a try from its second flush on, until `release`. judged: the guard took what came
     for an answer. decision: its id, "" before any event."""
 
     def __init__(self, recorder: Recorder, job: str, *, retried: bool) -> None:
@@ -49,7 +49,7 @@ class HeldRecord:
         self._job = job
         self._retried = retried
         self._events: list[Event] = []
-        self._cost = False
+        self._begun = False
         self._failed = False  # the latest attempt
 
     def append(self, event: Event) -> None:
@@ -58,15 +58,16 @@ class HeldRecord:
             recovery = "queued" if self._retried and event.recovery_action == "none" else event.recovery_action
             event = structs.replace(event, job=self._job, recovery_action=recovery)
         elif isinstance(event, ApiCall):
-            self._cost, self._failed = True, bool(event.error_id)
+            self._failed = bool(event.error_id)
         if isinstance(event, ApiCall | Decision | Error):
             self.decision = event.decision_id or self.decision
         self._events.append(event)
 
     def flush(self) -> None:
-        """Before anything was sent the record must be writable: else no money is spent. Raises StorageError."""
-        if not self._cost:
+        """The first one is that with which a call finds out, before it costs anything, whether it can be recorded. Raises StorageError."""
+        if not self._begun:
             self.release()
+            self._begun = True
 
     def queued(self) -> None:
         """The job will be tried again: that is what is done about the failure."""

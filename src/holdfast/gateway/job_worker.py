@@ -46,6 +46,7 @@ LOOK_NS = SECOND
 AGAIN_NS = SECOND
 """Between two attempts to write down what could not be written."""
 
+_AFTER_DEFECT_NS = 60 * SECOND
 _MOST_OF_A_FAILURE = 64 << 10
 """Bytes of a failure's body that are kept in case that it is the last one; many may come."""
 
@@ -53,11 +54,12 @@ _log = logging.getLogger("holdfast.jobs")
 
 
 class Work(Struct):
-    """A job in hand. going: what must be broken off when this worker has to end."""
+    """A job in hand. going: what must be broken off when this worker has to end. unwritten: its end, for which the disk has no room."""
 
     claim: Claim
     stage: Stage
     going: Try | Telling | None = None
+    unwritten: Answered | None = None
 
     @property
     def job(self) -> Job:
@@ -126,15 +128,21 @@ class JobWorker:
         for work in list(self._work.values()):
             going, work.going = work.going, None
             if isinstance(going, Try):
-                going.interrupt()
-                with suppress(StorageError):
-                    going.record.release()
-                now = self._clock.wall_ns()
-                self._note(work, Tried(at=now, retry_at=now, decision=going.record.decision, interrupted=True))
+                self._break_off(work, going)
                 self._let_go(work)
             elif going is not None:
                 going.cancel()
                 self._let_go(work)
+
+    def _break_off(self, work: Work, going: Try) -> None:
+        going.interrupt()
+        with suppress(StorageError):  # the journal's own end is its last chance
+            going.record.release()
+        now = self._clock.wall_ns()
+        if work.unwritten is not None:
+            self._note(work, work.unwritten)
+        elif work.job.answered is None:
+            self._note(work, Tried(at=now, retry_at=now, decision=going.record.decision, interrupted=True))
 
     def _count(self, stage: str) -> int:
         return sum(work.stage == stage for work in self._work.values())
@@ -147,6 +155,7 @@ class JobWorker:
         self._looking = False
         if isinstance(found, StorageError):
             _log.error("%s", found)
+            self._leave_if_idle()
             return
         now = self._clock.wall_ns()
         self._due = found.due | {identifier: due for identifier, due in self._due.items() if due > now}
@@ -167,8 +176,13 @@ class JobWorker:
         try:
             step(work)
         except Exception:  # noqa: BLE001 - no caller of a callback could do better
-            _log.exception("job %s broke", work.job.submitted.id)
-            self._later(work, self._clock.wall_ns() + 60 * SECOND)
+            self._broke(work)
+
+    def _broke(self, work: Work) -> None:
+        _log.exception("job %s broke", work.job.submitted.id)
+        if isinstance(work.going, Try):
+            work.going.interrupt()
+        self._later(work, self._clock.wall_ns() + _AFTER_DEFECT_NS)
 
     def _begin(self, work: Work) -> None:
         job = work.job
@@ -220,8 +234,7 @@ class JobWorker:
         try:
             self._conclude(work, outcome)
         except Exception:  # noqa: BLE001 - the guard's own callback: it must not take our defect for its own
-            _log.exception("job %s broke", work.job.submitted.id)
-            self._later(work, self._clock.wall_ns() + 60 * SECOND)
+            self._broke(work)
 
     def _conclude(self, work: Work, outcome: Outcome) -> None:
         assert isinstance(work.going, Try)
@@ -265,8 +278,10 @@ class JobWorker:
     def _write(self, work: Work, answered: Answered) -> None:
         """The end of a job; as long as it cannot be written this process keeps it, and the job."""
         if self._note(work, answered):
+            work.unwritten = None
             self._record(work)
         else:
+            work.unwritten = answered
             self._clock.call_later(AGAIN_NS, partial(self._guarded, work, lambda work: self._write(work, answered)))
 
     def _record(self, work: Work) -> None:
@@ -380,12 +395,12 @@ class _Found(Struct, frozen=True):
 def _find(files: JobFiles, room: Mapping[str, int], now: int, held: frozenset[str], known: Mapping[str, int]) -> _Found:
     """Claim what is due, the oldest first, as far as there is room."""
     claims: list[tuple[Stage, Claim]] = []
-    due: dict[str, int] = {}
     stages: tuple[Stage, ...] = ("waiting", "telling")
+    ids = {stage: files.ids(stage) for stage in stages}
+    due = {identifier: known[identifier] for stage in stages for identifier in ids[stage] if identifier in known}
     for stage in stages:
-        ids = files.ids(stage)
-        due |= {identifier: known[identifier] for identifier in known.keys() & set(ids)}
-        _claim(files, stage, [each for each in ids if each not in held and due.get(each, 0) <= now], room[stage], now, (claims, due))
+        wanted = [each for each in ids[stage] if each not in held and due.get(each, 0) <= now]
+        _claim(files, stage, wanted, room[stage], now, (claims, due))
     return _Found(claims, due)
 
 
@@ -396,7 +411,12 @@ def _claim(
     for identifier in ids:
         if room <= 0:
             return
-        claim = files.claim(stage, identifier)
+        try:
+            claim = files.claim(stage, identifier)
+        except StorageError:
+            if claims:  # they are ours already, and must not be lost sight of
+                return
+            raise
         if claim is None:
             continue
         if claim.job.due > now:
