@@ -149,6 +149,20 @@ def test_the_same_call_with_the_same_result_is_warned_of_and_then_stopped() -> N
     assert (stop.tools, stop.limit, stop.since) == (("search",), 8, 1)
 
 
+def test_only_what_comes_in_a_row_is_counted() -> None:
+    other = Answered((Use("read", result="page"),))
+    mixed: list[Event] = ["go", other, *again(3), other, *again(4), other, *again(2)]
+    said = found(mixed, LoopOptions(same_call=5, no_new_result=0, cycle=0, warn_at=100))
+    assert said == []
+    assert found([*mixed, *again(3)], LoopOptions(same_call=5, no_new_result=0, cycle=0, warn_at=100)) == [("same_call", True, 5)]
+
+
+def test_parallel_calls_are_one_round_in_any_order() -> None:
+    both = (Use("one", result="1"), Use("two", result="2"))
+    swapped: list[Event] = ["go", *[Answered(both if at % 2 else both[::-1]) for at in range(8)]]
+    assert ("same_call", True, 8) in found(swapped)
+
+
 def test_arguments_are_the_same_however_they_are_written() -> None:
     messages = chat(["go", *again(8, arguments={"a": 1, "b": [2]})])
     for at, message in enumerate(messages):
@@ -396,6 +410,15 @@ def test_results_of_calls_that_nobody_here_saw_are_not_guessed_at() -> None:
         )
 
 
+def test_a_request_under_a_kept_history_counts_once_however_often_it_comes() -> None:
+    guard, options = LoopGuard(), LoopOptions(same_call=4, warn_at=100)
+    guard.check("i", "openai-responses", call_of("openai-responses", [{"role": "user", "content": "go"}]), options, 0)
+    guard.answered("i", [ToolCall("search", "{}", "c0")])
+    asked = [{"type": "function_call_output", "call_id": "c0", "output": "nothing"}]
+    for _ in range(9):
+        assert guard.check("i", "openai-responses", call_of("openai-responses", asked, previous_response_id="r0"), options, 0) is None
+
+
 def test_memory_is_bounded_by_count_and_by_time() -> None:
     guard, looped = LoopGuard(capacity=3), call(["go", *again(4)])
     warned = [guard.check(f"i{number % 4}", "openai-chat", looped, OPTIONS, 0) is not None for number in range(8)]
@@ -411,7 +434,7 @@ def test_what_is_kept_of_a_hostile_history_is_small() -> None:
     for number in range(30):
         many = [Answered(tuple(Use(f"tool{number}{at}" * 50, {"at": at}, f"{at}") for at in range(300)))] * 3
         guard.check("i", "openai-chat", call([f"{number}", *many]), OPTIONS, 0)
-    assert deep_size(guard, set()) < 150_000
+    assert deep_size(guard, set()) < 30_000
 
 
 def deep_size(thing: object, known: set[int]) -> int:
