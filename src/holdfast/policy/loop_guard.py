@@ -87,7 +87,7 @@ class _Interaction(Struct):
 class LoopGuard:
     """Looks for loops in the calls of one process. Keeps something of at most `capacity` interactions, for an hour after the last call."""
 
-    def __init__(self, capacity: int = 4_000) -> None:
+    def __init__(self, capacity: int = 2_000) -> None:
         self._capacity = capacity
         self._known: OrderedDict[str, _Interaction] = OrderedDict()
 
