@@ -225,7 +225,7 @@ def test_it_opens_exactly_when_enough_calls_failed_or_were_slow(wanted: BreakerO
     failed = seen.calls > 0 and Fraction(seen.failures, seen.calls) >= Fraction(wanted.failure_rate, 100)
     slow = wanted.slow_call_ns is not None and seen.calls > 0 and Fraction(seen.slow, seen.calls) >= Fraction(wanted.slow_rate, 100)
     suspects = bin(seen.sources).count("1")
-    nothing_else = seen.suspicions > 0 and seen.failures + seen.suspicions == seen.calls and suspects >= (2 if kind == "provider" else 1)
+    nothing_else = seen.suspicions > 0 and seen.failures + seen.suspicions == seen.calls and suspects >= 2
     opens = seen.calls >= wanted.minimum_calls and (failed or slow or nothing_else)
     assert bool(why_open(wanted, kind, seen)) == opens
 

@@ -59,13 +59,14 @@ def fail(table: BreakerTable, wanted: Guards, times: int, now_ns: int = START, a
 def test_it_opens_at_the_minimum_and_names_itself(table: BreakerTable) -> None:
     one = guards()
     fail(table, one, 3)
-    assert table.changes() == [] and table.wait_ns(one, START) == 0
+    assert table.changes() == [] and table.look(one, START) is None
     fail(table, one, 1)
     (change,) = table.changes()
     assert (change.name, change.kind, change.before, change.after) == ("openai/gpt", "model", "closed", "open")
     assert (change.reason, change.counts.failures) == ("4 of 4 calls failed within 10 s", 4)
     found = blocked(table, one, START + SECOND)
-    assert found.wait_ns == 14 * SECOND == table.wait_ns(one, START + SECOND)
+    assert found.wait_ns == 14 * SECOND and table.look(one, START + SECOND) == found
+    assert table.look(one, START + 15 * SECOND) is None
     assert (found.standing.name, found.standing.state, found.standing.reason) == ("openai/gpt", "open", change.reason)
     assert found.standing.since == START + 5 and table.changes() == []
 
@@ -197,7 +198,7 @@ def test_counts_and_rates_are_those_of_a_list_of_all_calls(
         if outcome == "success" and not slow:
             table.succeed(one, entered, at(now))
         else:
-            table.report(one, entered, [Report(outcome, slow, source)], at(now), None)
+            table.report(one, entered, [Report(outcome, slow, 1 << source)], at(now), None)
         if outcome is not None:
             seen.append((now // SECOND, outcome, slow, source))
         within = [each for each in seen if each[0] > now // SECOND - SLOTS]

@@ -46,11 +46,11 @@ def breaker_digest(name: str) -> tuple[int, int]:
 
 
 class Report(Struct, frozen=True):
-    """What the end of a call says to one of its breakers. outcome: None for nothing. source: whose failure a suspicion is, 0 to 63."""
+    """What the end of a call says to one of its breakers. outcome: None for nothing. sources: whose failure a suspicion is, as bits."""
 
     outcome: Outcome | None = None
     slow: bool = False
-    source: int = 0
+    sources: int = 0
 
 
 SUCCESS = Report("success")
@@ -108,8 +108,8 @@ class BreakerTable(Protocol):
     def renew(self, guards: Guards, tickets: Sequence[Ticket], now_ns: int) -> bool:
         """Its probes are still on their way; False when none holds a place any more."""
 
-    def wait_ns(self, guards: Guards, now_ns: int) -> int:
-        """How long until a call might be let through, 0: now."""
+    def look(self, guards: Guards, now_ns: int) -> Blocked | None:
+        """What would keep a call away now; takes nothing."""
 
     def changes(self) -> list[Change]:
         """What this process has changed since it last asked."""

@@ -49,8 +49,12 @@ class BreakerOptions(Struct, frozen=True, kw_only=True):
         return replace(self, minimum_calls=min(self.minimum_calls, KEY_REJECTIONS)) if kind == "key" else self
 
 
-_SUSPECTS: dict[BreakerKind, int] = {"provider": 2, "model": 1, "key": 1, "tool": 1}
-"""How many must be suspect before the suspicion holds: one model that fails says nothing about the others of its provider."""
+SUSPECTS = 2
+"""How many must be suspect before the suspicion holds: one model that fails says nothing about the others of its provider, and one model
+that a key may not use nothing about the key."""
+
+SURE = 0b11
+"""The sources of a suspicion that needs no second one."""
 
 
 class Counts(Struct, frozen=True):
@@ -61,6 +65,16 @@ class Counts(Struct, frozen=True):
     suspicions: int = 0
     slow: int = 0
     sources: int = 0
+
+    @property
+    def failure_rate(self) -> float | None:
+        """Percent, suspicions too; None of no calls."""
+        return round(100 * (self.failures + self.suspicions) / self.calls, 1) if self.calls else None
+
+    @property
+    def slow_rate(self) -> float | None:
+        """Percent; None of no calls."""
+        return round(100 * self.slow / self.calls, 1) if self.calls else None
 
 
 def slot_ns(options: BreakerOptions) -> int:
@@ -77,7 +91,7 @@ def why_open(options: BreakerOptions, kind: BreakerKind, counts: Counts) -> str:
     if options.slow_call_ns is not None and counts.slow * 100 >= options.slow_rate * calls:
         return f"{counts.slow} of {calls} calls took longer than {options.slow_call_ns / SECOND:g} s {within}"
     suspected = counts.suspicions and counts.failures + counts.suspicions == calls
-    if suspected and counts.sources.bit_count() >= _SUSPECTS[kind]:
+    if suspected and counts.sources.bit_count() >= SUSPECTS:
         return f"all {calls} calls {'were rejected' if kind == 'key' else 'failed'} {within}"
     return ""
 

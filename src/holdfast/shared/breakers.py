@@ -136,9 +136,16 @@ class BreakerTable:
             self._memory.unlock()
         return held
 
-    def wait_ns(self, guards: Guards, now_ns: int) -> int:
-        places = [(breaker, at) for breaker in guards.breakers if (at := self._find(breaker)) >= 0 and self._words[at + _STATE] & 3]
-        return max((wait_ns(self._read(at), breaker.options, now_ns) for breaker, at in places), default=0)
+    def look(self, guards: Guards, now_ns: int) -> Blocked | None:
+        words = self._words
+        if guards.serial == words[0]:
+            return None
+        blocked: tuple[int, int] | None = None
+        for breaker in guards.breakers:
+            at = self._find(breaker)
+            if at >= 0 and words[at + _STATE] & 3 and (wait := wait_ns(self._read(at), breaker.options, now_ns)):
+                blocked = max(blocked or (0, at), (wait, at))
+        return None if blocked is None else Blocked(self._standing(blocked[1], now_ns), blocked[0])
 
     def changes(self) -> list[Change]:
         changes, self._changes = self._changes, []
@@ -269,7 +276,7 @@ class BreakerTable:
         words[slot + 4] += said.slow
         if said.outcome == "suspicion":
             words[slot + 3] += 1
-            words[slot + 5] |= 1 << said.source
+            words[slot + 5] |= said.sources
         return number
 
     def _begin_slot(self, place: int, slot: int, number: int, breaker: Breaker) -> None:
