@@ -173,6 +173,9 @@ class Breakers:
 
     def _over(self, passage: Passage) -> None:
         self._probing.discard(passage)
+        if not self._probing and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._record()
 
     def _record(self) -> None:
