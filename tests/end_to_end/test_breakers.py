@@ -4,13 +4,11 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import threading
+from pathlib import Path
 
 import pytest
-import typer
-from click.shell_completion import ShellComplete
-
-from holdfast.cli import build
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 AGENTS = """
@@ -163,9 +161,9 @@ def test_a_damaged_file_is_named_with_the_way_out(site) -> None:
     assert site.command("breaker", "list", "--all").code == 0
 
 
-def test_names_are_completed(site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_completed(site) -> None:
     assert site.command("breaker", "isolate", "openai/gpt").code == 0
-    monkeypatch.setenv("HOLDFAST_DATA_DIR", str(site.data))
-    shell = ShellComplete(typer.main.get_command(build()), {}, "holdfast", "_HOLDFAST_COMPLETE")
-    assert [found.value for found in shell.get_completions(["breaker", "reset"], "open")] == ["openai/gpt"]
-    assert not shell.get_completions(["breaker", "isolate"], "other")
+    for word, completed in (("open", ["openai/gpt"]), ("other", [])):
+        environment = {"_HOLDFAST_COMPLETE": "complete_bash", "COMP_WORDS": f"holdfast breaker reset {word}", "COMP_CWORD": "3"}
+        done = site.command(env=environment, via=(str(Path(sys.executable).with_name("holdfast")),))
+        assert done.out.split() == completed

@@ -51,6 +51,10 @@ def blocked(table: BreakerTable, wanted: Guards, now_ns: int = START) -> Blocked
     return found
 
 
+def succeed(table: BreakerTable, wanted: Guards, tickets: tuple[Ticket, ...], now_ns: int = START) -> None:
+    table.succeed(wanted, tickets, now_ns, lambda: at(now_ns))
+
+
 def fail(table: BreakerTable, wanted: Guards, times: int, now_ns: int = START, asked_ns: int | None = None) -> None:
     for _ in range(times):
         table.report(wanted, enter(table, wanted, now_ns), [FAILURE] * len(wanted.breakers), at(now_ns), asked_ns)
@@ -73,7 +77,7 @@ def test_it_opens_at_the_minimum_and_names_itself(table: BreakerTable) -> None:
 
 def test_any_object_of_its_name_sees_it_open(table: BreakerTable) -> None:
     seen = guards()
-    table.succeed(seen, enter(table, seen), at())
+    succeed(table, seen, enter(table, seen))
     enter(table, seen)  # remembers that all were closed
     fail(table, guards(), 3)
     blocked(table, seen)
@@ -108,10 +112,10 @@ def test_probes_are_few_and_as_many_successes_close_it(table: BreakerTable) -> N
     assert blocked(table, one, later).standing.probes == 2
     (half_opened,) = table.changes()
     assert (half_opened.before, half_opened.after) == ("open", "half_open")
-    table.succeed(one, first, at(later))
+    succeed(table, one, first, later)
     third = enter(table, one, later)
     assert third[0].number not in (first[0].number, second[0].number)
-    table.succeed(one, second, at(later))
+    succeed(table, one, second, later)
     (closed,) = table.changes()
     assert (closed.before, closed.after, closed.reason) == ("half_open", "closed", "its probes succeeded")
     fail(table, one, 3, later)
@@ -128,12 +132,12 @@ def test_what_was_sent_before_it_opened_neither_closes_nor_opens_it_later(table:
     fail(table, one, 4)
     table.changes()
     for ticket in early[:5]:
-        table.succeed(one, ticket, at(later))
+        succeed(table, one, ticket, later)
     probes = [enter(table, one, later) for _ in range(2)]
     for ticket in early[5:7]:
         table.report(one, ticket, [FAILURE], at(later), None)
     for ticket in probes:
-        table.succeed(one, ticket, at(later))
+        succeed(table, one, ticket, later)
     for ticket in early[7:]:
         table.report(one, ticket, [FAILURE], at(later), None)
     assert [change.after for change in table.changes()] == ["half_open", "closed"]
@@ -196,7 +200,7 @@ def test_counts_and_rates_are_those_of_a_list_of_all_calls(
         now += pause
         entered = enter(table, one, now)
         if outcome == "success" and not slow:
-            table.succeed(one, entered, at(now))
+            succeed(table, one, entered, now)
         else:
             table.report(one, entered, [Report(outcome, slow, 1 << source)], at(now), None)
         if outcome is not None:
@@ -223,15 +227,15 @@ def test_the_closed_one_that_was_used_the_longest_ago_gives_way_and_open_ones_st
     monkeypatch.setattr(breakers, "PLACES", 1)
     held = [guards(f"p/{number}") for number in range(breakers.PROBED)]
     for number, each in enumerate(held):
-        table.succeed(each, enter(table, each, START + number * SECOND), at(START + number * SECOND))
+        succeed(table, each, enter(table, each, START + number * SECOND), START + number * SECOND)
     now = START + 20 * SECOND
     fail(table, held[0], 4, now)
     remembered = enter(table, held[1], now)
     late = guards("p/late")
-    table.succeed(late, enter(table, late, now), at(now))
+    succeed(table, late, enter(table, late, now), now)
     names = [standing.name for standing in table.standings(now)]
     assert "p/late" in names and "p/0" in names and "p/1" not in names
-    table.succeed(held[1], remembered, at(now))
+    succeed(table, held[1], remembered, now)
     assert [standing.counts.calls for standing in table.standings(now) if standing.name == "p/late"] == [1]
     assert "p/2" not in [standing.name for standing in table.standings(now)]
     blocked(table, held[0], now)
@@ -252,7 +256,7 @@ def test_long_and_strange_names_are_kept_apart_and_cut_between_characters(table:
     long = "openai/" + "ü" * 300
     for name in (long + "a", long + "b", "openai/\ud800"):
         one = guards(name)
-        table.succeed(one, enter(table, one), at())
+        succeed(table, one, enter(table, one))
     names = [standing.name for standing in table.standings(START)]
     assert len(names) == 3 and names.count("openai/" + "ü" * 92) == 2
 
@@ -282,7 +286,7 @@ for line in sys.stdin:
             table.report(one, entered, [SUCCESS, Report("failure")], at, None)
             os.write(1, b"f")
         else:
-            table.succeed(one, entered, at)
+            table.succeed(one, entered, now, lambda: at)
             os.write(1, b".")
     os.write(1, b"\\n")
 """

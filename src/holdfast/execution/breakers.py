@@ -105,27 +105,18 @@ class Breakers:
         active = self._isolations()
         if active.active and (isolation := active.first(guarded.names)) is not None:
             return KeptAway(isolation.name, "isolated", isolation.at, f"isolated{isolation.why}", None)
-        if guarded.guards is None:
+        if guarded.guards is None or self._table.known_closed(guarded.guards) is not None:
             return None
         blocked = self._table.look(guarded.guards, self._clock.monotonic_ns())
         return None if blocked is None else _kept_away(blocked)
 
     def enter(self, guarded: Guarded, until_ns: int) -> Passage | KeptAway:
         """Let one call through, or not. until_ns: monotonic instant by which it will have ended."""
-        kept = self.look(guarded)
-        if kept is not None:
-            return kept
-        if guarded.guards is None:
-            return Passage(self, guarded, (), until_ns)
-        entered = self._table.enter(guarded.guards, self._clock.monotonic_ns(), self._clock.wall_ns())
-        if isinstance(entered, Blocked):
-            return _kept_away(entered)
-        passage = Passage(self, guarded, entered, until_ns)
-        if any(ticket.number for ticket in entered):
-            self._record()
-            self._probing.add(passage)
-            self._keep_alive()
-        return passage
+        guards = guarded.guards
+        if self._isolations().active or guards is None:
+            return self.look(guarded) or self._enter(guarded, until_ns)
+        tickets = self._table.known_closed(guards)
+        return self._enter(guarded, until_ns) if tickets is None else Passage(self, guarded, tickets, until_ns)
 
     def ended(self, passage: Passage, result: AttemptResult, whole_ns: int) -> None:
         """Its attempt has. whole_ns: what the whole call was given."""
@@ -138,10 +129,10 @@ class Breakers:
         found = verdict(result, whole_ns)
         slow_call_ns = passage.guarded.slow_call_ns
         slow = slow_call_ns is not None and took_ns(result) > slow_call_ns
-        at = Instants(self._clock.monotonic_ns(), self._clock.wall_ns(), self._uniform())
         if found is SUCCEEDED and not slow:
-            self._table.succeed(guards, passage.tickets, at)
+            self._table.succeed(guards, passage.tickets, self._clock.monotonic_ns(), self._instants)
         else:
+            at = self._instants()
             self._report(passage, guards, found, slow, at, retry_after_ns(result.headers, at.wall_ns))
         self._over(passage)
 
@@ -152,8 +143,7 @@ class Breakers:
         passage.over = True
         guards = passage.guarded.guards
         if guards is not None and any(ticket.number for ticket in passage.tickets):
-            at = Instants(self._clock.monotonic_ns(), self._clock.wall_ns(), self._uniform())
-            self._report(passage, guards, NOTHING, False, at, None)
+            self._report(passage, guards, NOTHING, False, self._instants(), None)
             self._over(passage)
 
     def wait_ns(self, guarded: Guarded) -> int | None:
@@ -165,6 +155,22 @@ class Breakers:
         """Grows with every change of any breaker, whichever process makes it: while it stands still only time opens a way."""
         return self._table.serial()
 
+    def _enter(self, guarded: Guarded, until_ns: int) -> Passage | KeptAway:
+        if guarded.guards is None:
+            return Passage(self, guarded, (), until_ns)
+        entered = self._table.enter(guarded.guards, self._clock.monotonic_ns(), self._clock.wall_ns())
+        if isinstance(entered, Blocked):
+            return _kept_away(entered)
+        passage = Passage(self, guarded, entered, until_ns)
+        if any(ticket.number for ticket in entered):
+            self._record()
+            self._probing.add(passage)
+            self._keep_alive()
+        return passage
+
+    def _instants(self) -> Instants:
+        return Instants(self._clock.monotonic_ns(), self._clock.wall_ns(), self._uniform())
+
     def _report(self, passage: Passage, guards: Guards, found: Verdict, slow: bool, at: Instants, asked_ns: int | None) -> None:
         sources = SURE if found.sure else passage.guarded.source
         # How long a call takes is its model's or its tool's doing, not that of others.
@@ -172,10 +178,11 @@ class Breakers:
         self._table.report(guards, passage.tickets, reports, at, asked_ns)
 
     def _over(self, passage: Passage) -> None:
-        self._probing.discard(passage)
-        if not self._probing and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._probing:
+            self._probing.discard(passage)
+            if not self._probing and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
         self._record()
 
     def _record(self) -> None:

@@ -1,6 +1,6 @@
 """What a call passes on its way to a target beside money and turns: the circuit breakers of its provider, model, key or tool."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
@@ -96,14 +96,17 @@ class BreakerTable(Protocol):
     """Breakers that all processes of a data directory share. Instants are monotonic but for `wall_ns`. A table that has no room for one
     more lets its calls through uncounted."""
 
-    def enter(self, guards: Guards, now_ns: int, wall_ns: int) -> "tuple[Ticket, ...] | Blocked":
+    def known_closed(self, guards: Guards) -> tuple[Ticket, ...] | None:
+        """What a call is let through with where all were closed at the last look and nothing has changed since: nearly always."""
+
+    def enter(self, guards: Guards, now_ns: int, wall_ns: int) -> tuple[Ticket, ...] | Blocked:
         """Let a call through all of them, or keep it away and take nothing. `changes` holds what that changed."""
 
     def report(self, guards: Guards, tickets: Sequence[Ticket], reports: Sequence[Report], at: "Instants", asked_ns: int | None) -> None:
         """It has ended. asked_ns: for how long its upstream asked to be left alone. `changes` holds what that changed."""
 
-    def succeed(self, guards: Guards, tickets: Sequence[Ticket], at: "Instants") -> None:
-        """As `report`, of a call that was a success to all of them: nearly every call."""
+    def succeed(self, guards: Guards, tickets: Sequence[Ticket], now_ns: int, at: Callable[[], "Instants"]) -> None:
+        """As `report`, of a call that was a success to all of them: nearly every call. at: asked where now_ns is not enough."""
 
     def renew(self, guards: Guards, tickets: Sequence[Ticket], now_ns: int) -> bool:
         """Its probes are still on their way; False when none holds a place any more."""

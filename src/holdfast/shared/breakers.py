@@ -6,7 +6,7 @@ a full table must not keep healthy targets from being called. What the calls of 
 last: a process that dies between two of them leaves counts that are one call off, or a probe's place that is free again after its lease.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import get_args
 
 from holdfast.execution.circuit import (
@@ -78,6 +78,9 @@ class BreakerTable:
         self._words = memory.view.cast("Q")
         self._changes: list[Change] = []
 
+    def known_closed(self, guards: Guards) -> tuple[Ticket, ...] | None:
+        return guards.tickets if guards.serial == self._words[0] else None
+
     def enter(self, guards: Guards, now_ns: int, wall_ns: int) -> tuple[Ticket, ...] | Blocked:
         words = self._words
         serial = words[0]
@@ -97,12 +100,12 @@ class BreakerTable:
             guards.serial, guards.tickets = serial, found
         return found
 
-    def succeed(self, guards: Guards, tickets: Sequence[Ticket], at: Instants) -> None:
-        words, now_ns = self._words, at.now_ns
+    def succeed(self, guards: Guards, tickets: Sequence[Ticket], now_ns: int, at: Callable[[], Instants]) -> None:
+        words = self._words
         self._memory.lock()
         try:
             if tickets is not guards.tickets or guards.serial != words[0]:
-                self._report_all(guards, tickets, [SUCCESS] * len(tickets), at, None)
+                self._report_all(guards, tickets, [SUCCESS] * len(tickets), at(), None)
                 return
             for breaker in guards.breakers:
                 place, number = breaker.place, now_ns // breaker.slot_ns
@@ -111,7 +114,7 @@ class BreakerTable:
                     self._begin_slot(place, slot, number, breaker)
                 words[slot + 1] += 1
                 if words[place + _TROUBLE] + SLOTS > number:
-                    self._judge(place, breaker, at)
+                    self._judge(place, breaker, at())
         finally:
             self._memory.unlock()
 
