@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from random import Random
 
+from holdfast.execution.admission_queue import AdmissionQueue
 from holdfast.execution.breakers import Breakers
 from holdfast.execution.limiter import Limiter
 from holdfast.execution.rates import Rates
@@ -17,6 +18,8 @@ from holdfast.http.message import Request
 from holdfast.policy.history import Conversations, Places
 from holdfast.policy.kill import Kill, KillMode, KillScope
 from holdfast.policy.limit import LimitReached
+from holdfast.policy.loop_guard import LoopGuard
+from holdfast.policy.waiting_line import QueueBounds
 from holdfast.shared.breakers import SIZE as BREAKERS_SIZE
 from holdfast.shared.breakers import BreakerTable
 from holdfast.shared.private_memory import PrivateMemory
@@ -49,6 +52,7 @@ class MemoryGateway:
         places: Places | None = None,
         breaker_table: BreakerTable | None = None,
         seed: int = 0,
+        queue_bounds: QueueBounds = QueueBounds(),  # noqa: B008 - frozen
     ) -> None:
         self.clock = FakeClock()
         self.upstream = MemoryUpstream()
@@ -59,6 +63,7 @@ class MemoryGateway:
         self.rates = Rates(tables.rates, tables.pools, self.clock)
         self.refused: list[LimitReached] = []
         self.kill_switch = MemoryKillSwitch()
+        self.queue = AdmissionQueue(self.clock, lambda: jitter, queue_bounds)
         self.isolations = MemoryIsolations()
         self.breaker_table = breaker_table or BreakerTable(PrivateMemory(BREAKERS_SIZE))
         self.breakers = Breakers(self.breaker_table, self.isolations, self.clock, self.recorder, lambda: jitter)
@@ -80,6 +85,8 @@ class MemoryGateway:
                 conversations=self.conversations,
                 routing=Routing(options.providers, options.tools),
                 allowances=RetryAllowances(self.clock),
+                loop_guard=LoopGuard(),
+                queue=self.queue,
                 in_progress=set(),
                 uniform=lambda: jitter,
                 bits=Random(seed).getrandbits,  # noqa: S311 - numbers events, the same in every run
