@@ -21,6 +21,7 @@ from holdfast.config.jobs import JobsConfig
 from holdfast.config.ledger import LedgerOptions
 from holdfast.errors import StorageError
 from holdfast.execution.admission_queue import AdmissionQueue
+from holdfast.execution.breakers import Breakers
 from holdfast.execution.rates import Rates
 from holdfast.execution.recording import Recorder
 from holdfast.gateway.application import Gateway
@@ -37,6 +38,7 @@ from holdfast.policy.kill import Kills
 from holdfast.policy.limit import LimitReached
 from holdfast.policy.loop_guard import LoopGuard
 from holdfast.shared import presence
+from holdfast.shared.breaker_state import BreakerState
 from holdfast.shared.rate_tables import RateTables
 from holdfast.store.journal import Journal
 from holdfast.system_clock import SystemClock
@@ -81,6 +83,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
     _tables: RateTables
     _queue: AdmissionQueue
     _jobs: JobService | None
+    _breakers: BreakerState
 
     @property
     def trouble(self) -> str:
@@ -109,6 +112,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
         self._journal.close()
         self._executor.shutdown()
         self._tables.release()
+        self._breakers.release()
 
 
 async def open_data_plane(
@@ -135,14 +139,18 @@ async def open_data_plane(
         undo.push_async_callback(limits.close)
         tables = RateTables(data_dir)
         undo.callback(tables.release)
+        state = BreakerState(data_dir)
+        undo.callback(state.release)
+        source = random.Random(secrets.randbits(128))  # noqa: S311 - spreads retries and numbers events, guards nothing
+        breakers = Breakers(state.table, state.isolations, clock, recorder, source.random)
         client = Client(ClientOptions(), clock)
         turns = Turns(Rates(tables.rates, tables.pools, clock), options.rates, clock)
-        gate = Gate(limits.limiter, options.limits, turns, watch.switch, allow_unchecked=ledger.allow_unchecked)
+        gate = Gate(limits.limiter, options.limits, turns, watch.switch, breakers, allow_unchecked=ledger.allow_unchecked)
 
         def trouble() -> str:
             return ("" if ledger.allow_unchecked else limits.limiter.trouble) or journal.trouble
 
-        parts = _parts(options, clock, client, gate, recorder, hooks)
+        parts = _parts(options, clock, client, gate, recorder, hooks, source)
         service = None if jobs is None else open_jobs(jobs, parts, data_dir)
         if service is not None:
             undo.push_async_callback(service.close, 0)
@@ -169,13 +177,15 @@ async def open_data_plane(
         _tables=tables,
         _queue=parts.queue,
         _jobs=service,
+        _breakers=state,
     )
 
 
-def _parts(options: GatewayOptions, clock: SystemClock, client: Client, gate: Gate, recorder: Recorder, hooks: Hooks) -> Parts:
+def _parts(
+    options: GatewayOptions, clock: SystemClock, client: Client, gate: Gate, recorder: Recorder, hooks: Hooks, source: random.Random
+) -> Parts:
     for provider in options.providers:  # price lists load on first use; the first call must not wait for them
         provider.prices.rates("", clock.wall_ns())
-    source = random.Random(secrets.randbits(128))  # noqa: S311 - spreads retries and numbers events, guards nothing
     return Parts(
         options=options,
         clock=clock,
