@@ -111,7 +111,7 @@ class AdmissionQueue:
         now = self._clock.monotonic_ns()
         let_out_by = place.let_out_by
         if let_out_by is not None and not tried:  # it was not let through after all
-            let_out_by.pace.failed(now, now, self._uniform())
+            let_out_by.pace.turned_away(now, self._uniform())
         awaited = tuple(self._await(key, cooldown_ns, now) for key, cooldown_ns in keys.items())
         self._forget(place)
         place.awaited, place.keys = awaited, tuple(keys)
