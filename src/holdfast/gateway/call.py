@@ -13,7 +13,7 @@ from holdfast.errors import MalformedRequest, Withdrawn
 from holdfast.events.error import RecoveryAction
 from holdfast.execution.attempt import AttemptResult
 from holdfast.execution.upstream import Headers
-from holdfast.gateway import refusals
+from holdfast.gateway import loops, refusals
 from holdfast.gateway.admission import Cost
 from holdfast.gateway.arrival import Arrival, Times, arrive
 from holdfast.gateway.asked import Asked, asked_of
@@ -104,6 +104,8 @@ class GuardedCall:
             self._record.interaction_started()
         if not destinations:
             self._ending.refused(refusals.no_destination(self._call.model))
+        elif (stop := loops.checked(self._parts, arrival)) is not None:
+            self._ending.refused(stop)
         elif self._parts.queue.waiting and self._is_held_back():
             self._wait()
         else:

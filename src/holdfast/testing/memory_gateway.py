@@ -17,6 +17,7 @@ from holdfast.http.message import Request
 from holdfast.policy.history import Conversations, Places
 from holdfast.policy.kill import Kill, KillMode, KillScope
 from holdfast.policy.limit import LimitReached
+from holdfast.policy.loop_guard import LoopGuard
 from holdfast.policy.waiting_line import QueueBounds
 from holdfast.shared.rate_tables import RateTables
 from holdfast.testing.clock import FakeClock
@@ -74,6 +75,7 @@ class MemoryGateway:
                 conversations=self.conversations,
                 routing=Routing(options.providers, options.tools),
                 allowances=RetryAllowances(self.clock),
+                loop_guard=LoopGuard(),
                 queue=self.queue,
                 in_progress=set(),
                 uniform=lambda: jitter,
