@@ -134,6 +134,38 @@ def test_what_has_begun_never_waits(gateway: Build) -> None:
     assert (response.over, world.queue.waiting) == (True, 0)
 
 
+def test_a_stream_that_another_target_could_not_go_on_with_does_not_wait_either(gateway: Build) -> None:
+    world = gateway(TWO.replace("on_un", "fallback: {continue_streams: true}, on_un"))
+    response = chat(world, stream=True)
+    world.upstream.latest.start()
+    world.upstream.latest.data(HELLO)
+    world.upstream.latest.fail(DEAD)
+    world.upstream.latest.fail(DEAD)
+    assert (len(world.upstream.exchanges), response.over, world.queue.waiting) == (2, True, 0)
+
+
+def test_a_call_that_can_neither_wait_behind_the_others_nor_be_served_hears_its_own_failure(gateway: Build) -> None:
+    world = gateway(f"agents: {{a: {{{ROUTE}, {WAITS}}}, b: {{{ROUTE}, {WAITS.replace('300s', '100s')}}}}}\n")
+    chat(world, "a")
+    world.upstream.latest.answer(b'{"error":{}}', 503, (JSON, (b"retry-after", b"200")))
+    world.clock.advance(SECOND)
+    hasty = chat(world, "b")
+    world.upstream.latest.answer(b'{"error":{}}', 401)
+    assert hasty.status == 401
+
+
+def test_a_call_that_had_little_time_says_nothing_about_its_target(gateway: Build) -> None:
+    world = gateway(f"agents: {{a: {{{ROUTE}, {WAITS}}}, b: {{{ROUTE}, timeouts: {{total: 2s}}}}}}\n")
+    dead(world, 2, agent="a")
+    world.upstream.refusing = None
+    world.clock.advance(SECOND // 5)
+    hasty = chat(world, "b")
+    world.clock.advance(2 * SECOND)
+    assert (hasty.status, len(world.upstream.exchanges)) == (504, 4)
+    world.clock.advance(SECOND // 2)
+    assert len(world.upstream.exchanges) == 5
+
+
 def test_where_another_target_serves_the_call_it_does_not_wait_and_a_reply_serves_it_too(gateway: Build) -> None:
     world = gateway(TWO)
     response = chat(world)
@@ -288,6 +320,14 @@ def test_the_kill_switch_refuses_what_waits(gateway: Build) -> None:
     assert dead(world)[0].status == 403
 
 
+def test_a_killed_agent_is_not_let_wait_behind_the_others(gateway: Build) -> None:
+    world = gateway(f"agents: {{a: {{{ROUTE}, {WAITS}}}, b: {{{ROUTE}, {WAITS}}}}}\n")
+    dead(world, 2, agent="a")
+    world.kill("agent", "b")
+    world.clock.advance(SECOND // 2)
+    assert (chat(world, "b").status, world.queue.waiting) == (403, 2)
+
+
 def test_a_kill_of_one_model_is_met_when_the_wait_is_over(gateway: Build) -> None:
     world = gateway(TWO)
     (response,) = dead(world)
@@ -319,7 +359,7 @@ def test_a_wait_holds_neither_money_nor_a_rates_turn(gateway: Build) -> None:
 def test_calls_that_a_limit_refuses_after_their_wait_do_not_hold_up_the_others(gateway: Build) -> None:
     world = gateway(AGENT + "limits: [{calls: 1, per: total}]")
     responses = dead(world, 50)
-    serve(world, 10 * SECOND)
+    serve(world, SECOND)
     assert Counter(response.status for response in responses) == {200: 1, 402: 49}
 
 

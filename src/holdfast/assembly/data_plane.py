@@ -91,7 +91,8 @@ class DataPlane(Struct, frozen=True, kw_only=True):
         return self._trouble()
 
     def look_after(self) -> None:
-        """Find out whether trouble is over, where no call will: those that watch readiness send none meanwhile."""
+        """Say who waits, and find out whether trouble is over, where no call will: those that watch readiness send none meanwhile."""
+        self._watch.tell(self._queue.by_agent())
         if self._journal.trouble:
             with suppress(StorageError):  # it is not; `trouble` goes on saying so
                 self._journal.flush()
