@@ -147,10 +147,7 @@ async def open_data_plane(
         client = Client(ClientOptions(), clock)
         turns = Turns(Rates(tables.rates, tables.pools, clock), options.rates, clock)
         gate = Gate(limits.limiter, options.limits, turns, watch.switch, breakers, allow_unchecked=ledger.allow_unchecked)
-
-        def trouble() -> str:
-            return ("" if ledger.allow_unchecked else limits.limiter.trouble) or journal.trouble
-
+        trouble = _trouble_of(limits, journal, checked=not ledger.allow_unchecked)
         parts = _parts(options, clock, client, gate, recorder, hooks, source)
         service = None if jobs is None else open_jobs(jobs, parts, data_dir)
         if service is not None:
@@ -180,6 +177,10 @@ async def open_data_plane(
         _jobs=service,
         _breakers=state,
     )
+
+
+def _trouble_of(limits: Limits, journal: Journal, *, checked: bool) -> Callable[[], str]:
+    return lambda: (limits.limiter.trouble if checked else "") or journal.trouble
 
 
 def _parts(

@@ -41,7 +41,7 @@ class BreakerOptions(Struct, frozen=True, kw_only=True):
     window_ns: int = 30 * SECOND
     minimum_calls: int = 10
     cooldown_ns: int = 15 * SECOND
-    longest_cooldown_ns: int = 300 * SECOND
+    longest_cooldown_ns: int = 60 * SECOND
     probes: int = 2
 
     def of_kind(self, kind: BreakerKind) -> "BreakerOptions":
