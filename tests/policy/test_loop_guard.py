@@ -380,7 +380,8 @@ def test_a_compacted_history_may_begin_although_the_one_before_it_was_stopped() 
 
 def test_a_short_branch_is_no_compaction() -> None:
     guard, options = LoopGuard(), LoopOptions(same_call=3, warn_at=100)
-    for branch in (again(2), [], again(1, arguments="other"), again(1)):
+    otherwise = [Answered((Use(),), text="I try that")]
+    for branch in (again(2), otherwise, again(2), [], [Answered((Use(),), text="I try this")]):
         assert guard.check("i", "openai-chat", call(["go", "on", *branch]), options, 0) is None
     assert guard.check("i", "openai-chat", call(["go", "on", *again(1), "and so on", *again(2)]), options, 0) is None
 

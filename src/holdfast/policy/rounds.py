@@ -98,6 +98,10 @@ class Rounds:
                 return at + 1, number < self._results - (len(self._returned) - where) // _DIGEST
         return 0, False
 
+    def is_news(self, step: Step) -> bool:
+        """Whether these are words that were not said here."""
+        return step.kind in ("user", "text") and step.key not in self._seen
+
     def _take(self, step: Step, polling: Collection[str]) -> None:
         if step.kind == "text" or step.kind == "call":
             self._begin_answer(polling)
