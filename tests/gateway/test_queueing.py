@@ -8,6 +8,7 @@ import pytest
 
 from holdfast.clock import MILLISECOND, SECOND
 from holdfast.errors import ConnectFailed
+from holdfast.events import BreakerChanged
 from holdfast.execution.upstream import Headers
 from holdfast.gateway.options import GatewayOptions
 from holdfast.policy.slow_start import LARGEST_ROUND, ROUND_NS
@@ -423,5 +424,5 @@ def test_behind_an_open_breaker_calls_wait_for_its_probes_and_none_is_lost(gatew
     assert world.queue.waiting == 600 and len(world.upstream.exchanges) < 30
     serve(world, 120 * SECOND)
     assert {response.status for response in responses} == {200}
-    assert [change.to_state for change in world.recorder.breakers][-1] == "closed"
+    assert [event.to_state for event in world.recorder.events if isinstance(event, BreakerChanged)][-1] == "closed"
     assert len(world.recorder.decisions) == 600

@@ -145,8 +145,9 @@ async def open_data_plane(
         source = random.Random(secrets.randbits(128))  # noqa: S311 - spreads retries and numbers events, guards nothing
         breakers = Breakers(state.table, state.isolations, clock, recorder, source.random)
         client = Client(ClientOptions(), clock)
-        turns = Turns(Rates(tables.rates, tables.pools, clock), options.rates, clock)
-        gate = Gate(limits.limiter, options.limits, turns, watch.switch, breakers, allow_unchecked=ledger.allow_unchecked)
+        gate = Gate(
+            limits.limiter, options.limits, _turns(tables, options, clock), watch.switch, breakers, allow_unchecked=ledger.allow_unchecked
+        )
         trouble = _trouble_of(limits, journal, checked=not ledger.allow_unchecked)
         parts = _parts(options, clock, client, gate, recorder, hooks, source)
         service = None if jobs is None else open_jobs(jobs, parts, data_dir)
@@ -156,12 +157,7 @@ async def open_data_plane(
         server = await serve(gateway, listen.host, listen.port, _server_options(), clock, sock=listen.sock)
         gateway.answering = lambda: server.answering
         undo.push_async_callback(server.close, 0)
-
-        def carry_out(kills: Kills) -> None:
-            gateway.kills_changed()
-            hooks.kills_changed(kills)
-
-        watch.start(carry_out)
+        watch.start(_carrying_out(gateway, hooks))
         undo.pop_all()
     return DataPlane(
         server=server,
@@ -177,6 +173,18 @@ async def open_data_plane(
         _jobs=service,
         _breakers=state,
     )
+
+
+def _carrying_out(gateway: Gateway, hooks: Hooks) -> Callable[[Kills], None]:
+    def carry_out(kills: Kills) -> None:
+        gateway.kills_changed()
+        hooks.kills_changed(kills)
+
+    return carry_out
+
+
+def _turns(tables: RateTables, options: GatewayOptions, clock: SystemClock) -> Turns:
+    return Turns(Rates(tables.rates, tables.pools, clock), options.rates, clock)
 
 
 def _trouble_of(limits: Limits, journal: Journal, *, checked: bool) -> Callable[[], str]:
