@@ -20,6 +20,7 @@ from holdfast.clock import SECOND
 from holdfast.config.jobs import JobsConfig
 from holdfast.config.ledger import LedgerOptions
 from holdfast.errors import StorageError
+from holdfast.execution.admission_queue import AdmissionQueue
 from holdfast.execution.rates import Rates
 from holdfast.execution.recording import Recorder
 from holdfast.gateway.application import Gateway
@@ -34,6 +35,7 @@ from holdfast.http.server import Server, ServerOptions, serve
 from holdfast.policy.history import Conversations, Places
 from holdfast.policy.kill import Kills
 from holdfast.policy.limit import LimitReached
+from holdfast.policy.loop_guard import LoopGuard
 from holdfast.shared import presence
 from holdfast.shared.rate_tables import RateTables
 from holdfast.store.journal import Journal
@@ -78,6 +80,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
     _executor: ThreadPoolExecutor
     _tables: RateTables
     _jobs: JobService | None
+    _queue: AdmissionQueue
 
     @property
     def trouble(self) -> str:
@@ -97,6 +100,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
 
     async def close(self, drain_ns: int = DRAIN_NS) -> None:
         """Let calls and jobs in progress end, give back what was leased, write everything down."""
+        self._queue.close()  # what waits would hardly be served in time, and another process may do so
         ends = [self.server.close(drain_ns)] if self._jobs is None else [self.server.close(drain_ns), self._jobs.close(drain_ns)]
         await asyncio.gather(*ends)
         await self._client.close()
@@ -164,6 +168,7 @@ async def open_data_plane(
         _executor=executor,
         _tables=tables,
         _jobs=service,
+        _queue=parts.queue,
     )
 
 
@@ -180,6 +185,8 @@ def _parts(options: GatewayOptions, clock: SystemClock, client: Client, gate: Ga
         conversations=Conversations(hooks.places),
         routing=Routing(options.providers, options.tools),
         allowances=RetryAllowances(clock),
+        loop_guard=LoopGuard(),
+        queue=AdmissionQueue(clock, source.random),
         in_progress=set(),
         uniform=source.random,
         bits=source.getrandbits,

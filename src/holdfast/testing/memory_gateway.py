@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from holdfast.config.jobs import JobsConfig
 from holdfast.errors import StorageError
+from holdfast.execution.admission_queue import AdmissionQueue
 from holdfast.execution.limiter import Limiter
 from holdfast.execution.rates import Rates
 from holdfast.gateway.application import Gateway
@@ -21,6 +22,8 @@ from holdfast.http.message import Request
 from holdfast.policy.history import Conversations, Places
 from holdfast.policy.kill import Kill, KillMode, KillScope
 from holdfast.policy.limit import LimitReached
+from holdfast.policy.loop_guard import LoopGuard
+from holdfast.policy.waiting_line import QueueBounds
 from holdfast.shared.rate_tables import RateTables
 from holdfast.store.jobs import JobFiles
 from holdfast.testing.clock import FakeClock
@@ -55,6 +58,7 @@ class MemoryGateway:
         seed: int = 0,
         jobs: Path | None = None,
         job_options: JobsConfig = JobsConfig(),  # noqa: B008 - frozen
+        queue_bounds: QueueBounds = QueueBounds(),  # noqa: B008 - frozen
     ) -> None:
         self.clock = FakeClock()
         self.upstream = MemoryUpstream()
@@ -65,6 +69,7 @@ class MemoryGateway:
         self.rates = Rates(tables.rates, tables.pools, self.clock)
         self.refused: list[LimitReached] = []
         self.kill_switch = MemoryKillSwitch()
+        self.queue = AdmissionQueue(self.clock, lambda: jitter, queue_bounds)
         self.conversations = Conversations(places)
         parts = Parts(
             options=options,
@@ -81,6 +86,8 @@ class MemoryGateway:
             conversations=self.conversations,
             routing=Routing(options.providers, options.tools),
             allowances=RetryAllowances(self.clock),
+            loop_guard=LoopGuard(),
+            queue=self.queue,
             in_progress=set(),
             uniform=lambda: jitter,
             bits=Random(seed).getrandbits,  # noqa: S311 - numbers events, the same in every run
