@@ -103,6 +103,8 @@ class DataPlane(Struct, frozen=True, kw_only=True):
         self._queue.close()  # what waits would hardly be served in time, and another process may do so
         ends = [self.server.close(drain_ns)] if self._jobs is None else [self.server.close(drain_ns), self._jobs.close(drain_ns)]
         await asyncio.gather(*ends)
+        if self._jobs is not None:
+            self._jobs.release()
         await self._client.close()
         self._watch.close()
         await self._limits.close()
@@ -145,6 +147,7 @@ async def open_data_plane(
         parts = _parts(options, clock, client, gate, recorder, hooks)
         service = None if jobs is None else open_jobs(jobs, parts, data_dir)
         if service is not None:
+            undo.callback(service.release)
             undo.push_async_callback(service.close, 0)
         gateway = Gateway(parts, trouble, jobs=None if service is None else service.jobs)
         server = await serve(gateway, listen.host, listen.port, _server_options(), clock, sock=listen.sock)
