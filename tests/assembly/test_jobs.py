@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from holdfast.config.jobs import JobsConfig
 from holdfast.http.message import Request, Response
 from holdfast.store.jobs import JobFiles
@@ -14,10 +16,10 @@ from holdfast.testing.simulated_provider import Address, SimulatedProvider, runn
 QUESTION = json.dumps({"model": "sim-ok", "messages": [{"role": "user", "content": "Hello"}]})
 
 
-def ask(address: Address, method: str, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+def ask(address: Address, method: str, path: str, body: str = QUESTION, **headers: str) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection(address.host, address.port, timeout=30)
     try:
-        connection.request(method, path, QUESTION if method == "POST" else None, headers)
+        connection.request(method, path, body if method == "POST" else None, headers)
         answer = connection.getresponse()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
     finally:
@@ -48,6 +50,29 @@ def test_a_try_that_does_not_end_in_time_is_broken_off_and_made_again_by_the_nex
         with gateway_in_thread(options, tmp_path / "data", jobs=JobsConfig()) as gateway:
             status, _, body = ask(gateway, "GET", path + "/answer", prefer="wait=30")
             assert (status, json.loads(body)["object"]) == (200, "chat.completion")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "mark"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}], "stream": True}, b"data: [DONE]"),
+        ("/v1/responses", {"input": "Hello"}, b'"object":"response"'),
+        ("/v1/responses", {"input": "Hello", "stream": True}, b"event: response.completed"),
+        ("/v1/embeddings", {"input": "Hello"}, b'"object":"embedding"'),
+        ("/v1/messages", {"max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}, b'"type":"message"'),
+        ("/v1/messages", {"max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}], "stream": True}, b"event: message_stop"),
+    ],
+)
+def test_every_format_can_be_answered_later(tmp_path: Path, path: str, body: dict[str, object], mark: bytes) -> None:
+    with running_in_thread(SimulatedProvider().application) as provider:
+        options = options_for(provider, "", tmp_path)
+        with gateway_in_thread(options, tmp_path / "data", jobs=JobsConfig()) as gateway:
+            question = json.dumps({"model": "sim-ok", **body})
+            status, headers, said = ask(gateway, "POST", path, question, prefer="respond-async")
+            assert status == 202, said
+            status, _, answer = ask(gateway, "GET", headers["location"] + "/answer", prefer="wait=30")
+    assert status == 200
+    assert mark in answer.replace(b'": "', b'":"')
 
 
 def wait_for(condition: Callable[[], bool], gateway: Address, path: str) -> None:

@@ -107,6 +107,8 @@ class DataPlane(Struct, frozen=True, kw_only=True):
         self._queue.close()  # what waits would hardly be served in time, and another process may do so
         ends = [self.server.close(drain_ns)] if self._jobs is None else [self.server.close(drain_ns), self._jobs.close(drain_ns)]
         await asyncio.gather(*ends)
+        if self._jobs is not None:
+            self._jobs.release()
         await self._client.close()
         self._watch.close()
         await self._limits.close()

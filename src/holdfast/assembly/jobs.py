@@ -44,6 +44,9 @@ class JobService(Struct, frozen=True, kw_only=True):
         with suppress(TimeoutError):
             await asyncio.wait_for(self.idle(), drain_ns / SECOND)
         self.jobs.worker.interrupt()
+
+    def release(self) -> None:
+        """Let what is being written end; nobody asks for anything any more."""
         self._executor.shutdown()
 
 

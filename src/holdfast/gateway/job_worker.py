@@ -46,6 +46,8 @@ LOOK_NS = SECOND
 AGAIN_NS = SECOND
 """Between two attempts to write down what could not be written."""
 
+_WORKED: tuple[Stage, ...] = ("waiting", "telling")
+_MOST_BACKLOG = 256
 _AFTER_DEFECT_NS = 60 * SECOND
 _MOST_OF_A_FAILURE = 64 << 10
 """Bytes of a failure's body that are kept in case that it is the last one; many may come."""
@@ -91,6 +93,7 @@ class JobWorker:
         self._agents = {agent.name: agent for agent in parts.options.agents}
         self._work: dict[str, Work] = {}
         self._due: dict[str, int] = {}  # of jobs that were looked at and must wait
+        self._backlog: dict[Stage, list[str]] = {}  # what the last look saw beyond what there was room for
         self._looking = False
         self._look_again = False
         self._stopping = False
@@ -110,8 +113,9 @@ class JobWorker:
             self._look_again = True
             return
         self._looking = True
-        room = {stage: self._options.concurrency - self._count(stage) for stage in ("waiting", "telling")}
-        find = partial(_find, self._files, room, self._clock.wall_ns(), frozenset(self._work), dict(self._due))
+        room = {stage: self._options.concurrency - self._count(stage) for stage in _WORKED}
+        backlog, self._backlog = self._backlog, {}
+        find = partial(_find, self._files, room, self._clock.wall_ns(), frozenset(self._work), dict(self._due), backlog)
         self._background(find, self._found)
 
     def stop(self, idle: Callable[[], None]) -> None:
@@ -144,11 +148,12 @@ class JobWorker:
         elif work.job.answered is None:
             self._note(work, Tried(at=now, retry_at=now, decision=going.record.decision, interrupted=True))
 
-    def _count(self, stage: str) -> int:
+    def _count(self, stage: Stage) -> int:
         return sum(work.stage == stage for work in self._work.values())
 
     def _on_timer(self) -> None:
         self._timer = self._clock.call_later(LOOK_NS, self._on_timer)
+        self._backlog.clear()  # others have taken of it, and older ones may have come back
         self.wake()
 
     def _found(self, found: "_Found | StorageError") -> None:
@@ -158,6 +163,7 @@ class JobWorker:
             self._leave_if_idle()
             return
         now = self._clock.wall_ns()
+        self._backlog = found.backlog
         self._due = found.due | {identifier: due for identifier, due in self._due.items() if due > now}
         for stage, claim in found.claims:
             work = Work(claim, stage)
@@ -386,45 +392,48 @@ class JobWorker:
 
 
 class _Found(Struct, frozen=True):
-    """claims: to be worked on now, with their stage. due: when those may begin that must wait."""
+    """claims: to be worked on now, with their stage. due: when those may begin that must wait. backlog: what there was no room for."""
 
     claims: list[tuple[Stage, Claim]]
     due: dict[str, int]
+    backlog: dict[Stage, list[str]]
 
 
-def _find(files: JobFiles, room: Mapping[str, int], now: int, held: frozenset[str], known: Mapping[str, int]) -> _Found:
-    """Claim what is due, the oldest first, as far as there is room."""
-    claims: list[tuple[Stage, Claim]] = []
-    stages: tuple[Stage, ...] = ("waiting", "telling")
-    ids = {stage: files.ids(stage) for stage in stages}
-    due = {identifier: known[identifier] for stage in stages for identifier in ids[stage] if identifier in known}
-    for stage in stages:
-        wanted = [each for each in ids[stage] if each not in held and due.get(each, 0) <= now]
-        _claim(files, stage, wanted, room[stage], now, (claims, due))
-    return _Found(claims, due)
+def _find(
+    files: JobFiles,
+    room: Mapping[Stage, int],
+    now: int,
+    held: frozenset[str],
+    known: Mapping[str, int],
+    backlog: Mapping[Stage, list[str]],
+) -> _Found:
+    """Claim what is due, the oldest first, as far as there is room; of the backlog, where there is one: ten thousand names take 11 ms."""
+    ids = {stage: backlog.get(stage) or files.ids(stage) for stage in _WORKED}
+    found = _Found([], {identifier: due for identifier, due in known.items() if due > now}, {})
+    for stage in _WORKED:
+        wanted = [each for each in ids[stage] if each not in held and each not in found.due]
+        found.backlog[stage] = wanted[_claim(files, stage, wanted, room[stage], now, found) :][:_MOST_BACKLOG]
+    return found
 
 
-def _claim(
-    files: JobFiles, stage: Stage, ids: list[str], room: int, now: int, into: tuple[list[tuple[Stage, Claim]], dict[str, int]]
-) -> None:
-    claims, due = into
-    for identifier in ids:
+def _claim(files: JobFiles, stage: Stage, ids: list[str], room: int, now: int, into: _Found) -> int:
+    """How many of the ids were looked at."""
+    for at, identifier in enumerate(ids):
         if room <= 0:
-            return
+            return at
         try:
             claim = files.claim(stage, identifier)
         except StorageError:
-            if claims:  # they are ours already, and must not be lost sight of
-                return
+            if into.claims:  # they are ours already, and must not be lost sight of
+                return at
             raise
-        if claim is None:
-            continue
-        if claim.job.due > now:
-            due[identifier] = claim.job.due
+        if claim is not None and claim.job.due > now:
+            into.due[identifier] = claim.job.due
             claim.release()
-        else:
-            claims.append((stage, claim))
+        elif claim is not None:
+            into.claims.append((stage, claim))
             room -= 1
+    return len(ids)
 
 
 def _api_call(job: Job, heard: Heard, now: int, identifier: str) -> ApiCall:
