@@ -24,8 +24,8 @@ JSON = (b"content-type", b"application/json")
 DEAD = ConnectFailed("no connection to 127.0.0.1:9: refused")
 WAITS = "on_unavailable: queue, retries: {max: 0}, timeouts: {total: 300s}"
 ROUTE = "routes: {'*': [simulated/*]}"
-AGENT = f"agents: {{a: {{{ROUTE}, {WAITS}}}}}\n"
-TWO = f"agents: {{a: {{routes: {{'*': [simulated/first, simulated/second]}}, {WAITS}}}}}\n"
+AGENT = f"breakers: off\nagents: {{a: {{{ROUTE}, {WAITS}}}}}\n"
+TWO = f"breakers: off\nagents: {{a: {{routes: {{'*': [simulated/first, simulated/second]}}, {WAITS}}}}}\n"
 STEP = 20 * MILLISECOND
 
 
@@ -227,7 +227,7 @@ def test_when_the_target_dies_again_those_who_wait_go_on_waiting(gateway: Build)
 
 
 def test_a_quiet_agent_is_not_held_up_by_a_noisy_one(gateway: Build) -> None:
-    world = gateway(f"agents: {{noisy: {{{ROUTE}, {WAITS}}}, quiet: {{{ROUTE}, {WAITS}}}}}\n")
+    world = gateway(f"breakers: off\nagents: {{noisy: {{{ROUTE}, {WAITS}}}, quiet: {{{ROUTE}, {WAITS}}}}}\n")
     noisy, quiet = dead(world, 400, agent="noisy"), dead(world, 4, agent="quiet")
     serve(world, SECOND)
     assert [response.status for response in quiet] == [200] * 4
@@ -235,7 +235,7 @@ def test_a_quiet_agent_is_not_held_up_by_a_noisy_one(gateway: Build) -> None:
 
 
 def test_urgent_calls_go_first_and_no_agent_makes_its_own_more_urgent_than_it_may(gateway: Build) -> None:
-    world = gateway(f"agents: {{a: {{{ROUTE}, {WAITS}, priority: high}}, b: {{{ROUTE}, {WAITS}}}}}\n")
+    world = gateway(f"breakers: off\nagents: {{a: {{{ROUTE}, {WAITS}, priority: high}}, b: {{{ROUTE}, {WAITS}}}}}\n")
     dead(world, agent="b")
     low, raised, normal = (chat(world, "b", priority) for priority in ("low", "high", ""))
     urgent, lowered = chat(world, "a"), chat(world, "a", "low")
@@ -347,7 +347,7 @@ def test_a_call_that_fails_wherever_it_goes_does_not_hold_up_the_others(gateway:
 
 
 def test_an_agent_that_does_not_queue_tries_at_once_and_what_it_finds_helps_those_who_wait(gateway: Build) -> None:
-    world = gateway(f"agents: {{a: {{{ROUTE}, {WAITS}}}, b: {{{ROUTE}}}}}\n")
+    world = gateway(f"breakers: off\nagents: {{a: {{{ROUTE}, {WAITS}}}, b: {{{ROUTE}}}}}\n")
     waiting = dead(world, 2, agent="a")
     world.upstream.refusing = None
     world.clock.advance(SECOND // 2)
