@@ -7,6 +7,7 @@ from holdfast.gateway.routing import Destination
 from holdfast.gateway.translated import translated
 from holdfast.wire.call import Call, WireFormat
 from holdfast.wire.translation import Translation
+from holdfast.wire.translation.foreign import without_foreign_thoughts
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -29,6 +30,7 @@ def asked_of(entry: Entry, body: bytes, destination: Destination) -> Asked:
     """What `destination` is asked for `entry` with its `body`; raises Untranslatable."""
     spoken, call = entry.endpoint.format, entry.call
     if not destination.format:
-        return Asked(entry=entry, destination=destination, body=body, spoken=spoken, call=call, source=body)
+        sent = body if spoken is None else without_foreign_thoughts(spoken.name, body)
+        return Asked(entry=entry, destination=destination, body=sent, spoken=spoken, call=call, source=body)
     there, sent, translation = translated(entry, body, destination)
     return Asked(entry=there, destination=destination, body=sent, spoken=spoken, call=call, source=body, translation=translation)

@@ -113,7 +113,7 @@ class Fields:
             rule = table.get(name)
             if rule is None:
                 raise unknown(self.path(name), target)
-            if rule.kind == "left out" or (rule.kind == "refused" and value in rule.unless):
+            if rule.kind == "left out" or (rule.kind == "refused" and bytes(value) in rule.unless):
                 del self._fields[name]
             elif rule.kind == "refused":
                 raise no_place(self.path(name), target, rule.reason)

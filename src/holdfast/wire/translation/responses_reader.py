@@ -90,8 +90,6 @@ def _input(fields: Fields, target: FormatName) -> list[Message]:
             continue
         if messages and messages[-1].role == message.role == "assistant" and _is_one_turn(message):
             messages[-1] = Message("assistant", (*messages[-1].parts, *message.parts), messages[-1].at)
-        elif messages and _are_results(messages[-1]) and _are_results(message):
-            messages[-1] = Message("user", (*messages[-1].parts, *message.parts), messages[-1].at)
         else:
             messages.append(message)
     return messages
@@ -100,10 +98,6 @@ def _input(fields: Fields, target: FormatName) -> list[Message]:
 def _is_one_turn(message: Message) -> bool:
     """Calls belong to what the assistant said just before; a new text is a new message."""
     return all(isinstance(part, Call) for part in message.parts)
-
-
-def _are_results(message: Message) -> bool:
-    return message.role == "user" and all(isinstance(part, Result) for part in message.parts)
 
 
 def _item(fields: Fields, target: FormatName) -> Message | None:
