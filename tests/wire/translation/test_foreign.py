@@ -31,7 +31,7 @@ def test_anthropic_gets_no_thought_that_it_did_not_sign() -> None:
     own = {"type": "thinking", "thinking": "mine", "signature": "EqQB"}
     blocks = told("anthropic-messages")["content"]
     assert blocks[0]["type"] == "thinking"
-    body = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": [own, *blocks]}], "max_tokens": 9}
+    body = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": [own, *blocks]}], "max_tokens": 99}
     assert sent("anthropic-messages", body)["messages"][1] == {"role": "assistant", "content": [own, {"type": "text", "text": "so"}]}
 
 

@@ -24,7 +24,7 @@ RULES = [(pair, name, rule) for pair, table in TABLES.items() for name, rule in 
 def body(caller: str, **more: Any) -> dict[str, Any]:
     said = [{"role": "user", "content": "hi"}]
     plain: dict[str, Any] = {"model": "m", "input" if caller == "openai-responses" else "messages": said}
-    return plain | ({"max_tokens": 9} if caller == "anthropic-messages" else {}) | more
+    return plain | ({"max_tokens": 99} if caller == "anthropic-messages" else {}) | more
 
 
 def send(caller: str, target: str, **more: Any) -> dict[str, Any]:

@@ -292,7 +292,7 @@ USED = ask(
     {"role": "user", "content": "go"},
     {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]},
     {"role": "user", "content": [RESULT]},
-    max_tokens=9,
+    max_tokens=99,
 )
 
 
@@ -315,7 +315,7 @@ def test_thoughts_in_a_history_are_left_out() -> None:
         {"role": "user", "content": "go"},
         {"role": "assistant", "content": [thought, {"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "yes"}]},
         {"role": "user", "content": "and?"},
-        max_tokens=9,
+        max_tokens=99,
     )
     for target in ("openai-chat", "openai-responses"):
         assert "hm" not in json.dumps(sent("anthropic-messages", target, body))
@@ -395,7 +395,7 @@ def test_a_schema_for_output_is_closed_for_anthropic_and_strict_for_openai_only_
     assert written["additionalProperties"] is False
     assert written["properties"]["a"]["additionalProperties"] is False
     back = sent(
-        "anthropic-messages", "openai-responses", ask(max_tokens=9, output_config={"format": {"type": "json_schema", "schema": written}})
+        "anthropic-messages", "openai-responses", ask(max_tokens=99, output_config={"format": {"type": "json_schema", "schema": written}})
     )
     assert back["text"]["format"]["strict"] is False
 
@@ -417,7 +417,7 @@ def test_custom_tools_are_known_to_both_of_openais_formats() -> None:
 
 
 def test_a_long_user_id_is_told_by_its_digest() -> None:
-    body = ask(max_tokens=9, metadata={"user_id": "u" * 65})
+    body = ask(max_tokens=99, metadata={"user_id": "u" * 65})
     user = sent("anthropic-messages", "openai-chat", body)["user"]
     assert len(user) == 64
     assert user != "u" * 64
