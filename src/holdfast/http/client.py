@@ -1,8 +1,10 @@
 """HTTP/1.1 client: an `Upstream` with a pool of kept connections per origin, TLS, and one retry of a connection gone stale."""
 
 import asyncio
+import os
 import socket
 import ssl
+from contextlib import suppress
 from functools import partial
 from typing import cast
 
@@ -10,7 +12,7 @@ from msgspec import Struct
 
 from holdfast.clock import SECOND, Clock, Timer
 from holdfast.errors import ConnectFailed, ConnectionCut, GarbageReceived, TimedOut, UpstreamError, Withdrawn
-from holdfast.execution.upstream import Exchange, Origin, Receiver, UpstreamRequest
+from holdfast.execution.upstream import BodySource, Exchange, Origin, Receiver, UpstreamRequest
 from holdfast.http.answers import AnswerParser
 from holdfast.http.head import JOINED_BYTES, render
 from holdfast.http.reading import ReadBuffer, ReadingProtocol
@@ -22,6 +24,7 @@ _STALE_NS = SECOND
 """A kept connection that the upstream had closed says so within a round trip. One that ends later may have carried the request to an
 upstream that worked on it: sent once more, it would be billed twice."""
 
+_REST_BYTES = 64 * 1024
 _CLOSED = "the client is closed"
 _ANSWERED = UpstreamRequest(origin=Origin("", 0, False), method=b"", target=b"", headers=(), body=b"", connect_timeout_ns=0)
 _ALWAYS_WITH_LENGTH = frozenset((b"POST", b"PUT", b"PATCH"))
@@ -62,7 +65,7 @@ class Client:
             pool = self._pools[request.origin] = _Pool(request.origin)
         call = _Call(self, request, receiver, _head(request, pool.host_line))
         idle = pool.idle
-        while idle:
+        while idle and request.upload is None:  # sent to a connection gone stale, an upload could not be sent once more
             connection = idle.pop()
             if connection.usable():
                 connection.begin(call)
@@ -250,6 +253,8 @@ class _Connection(ReadingProtocol):
         self._begun_ns = 0
         self._fresh = True  # its first call has not ended
         self._started = False  # the answer's head was delivered
+        self._upload: BodySource | None = None  # not sent to its end
+        self._chunked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -261,6 +266,10 @@ class _Connection(ReadingProtocol):
         self._begun_ns = self._client.now_ns()
         self._parser.expect(call.request.method)
         call.connection = self
+        upload = call.request.upload
+        if upload is not None:
+            self._begin_upload(call, upload)
+            return
         body = call.request.body
         if len(body) <= JOINED_BYTES:
             self._transport.write(call.head + body)
@@ -269,6 +278,38 @@ class _Connection(ReadingProtocol):
             self._transport.write(body)
         if call.paused:
             self._transport.pause_reading()
+
+    def _begin_upload(self, call: _Call, upload: BodySource) -> None:
+        self._upload = upload
+        self._chunked = upload.length is None
+        self._transport.write(call.head)
+        if call.paused:
+            self._transport.pause_reading()
+        upload.start(self)
+
+    def body_data(self, data: bytes) -> None:
+        """The next piece of an upload."""
+        if not self._transport.is_closing():
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def body_ended(self) -> None:
+        """The upload's end."""
+        self._upload = None
+        if self._chunked and not self._transport.is_closing():
+            self._transport.write(b"0\r\n\r\n")
+
+    def pause_writing(self) -> None:
+        if self._upload is not None:
+            self._upload.pause()
+
+    def resume_writing(self) -> None:
+        if self._upload is not None:
+            self._upload.resume()
+
+    def _drop_upload(self) -> None:
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            upload.stop()
 
     def usable(self) -> bool:
         return not self._transport.is_closing()
@@ -281,6 +322,7 @@ class _Connection(ReadingProtocol):
 
     def drop(self) -> None:
         """Close at once; a call still in progress fails."""
+        self._drop_upload()
         self._transport.abort()
 
     def abandon(self) -> None:
@@ -311,6 +353,9 @@ class _Connection(ReadingProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         parser = self._parser
+        if self._upload is not None:
+            self._drop_upload()
+            self._read_rest()
         parser.release()
         self._client.lost(self)
         call, self._call = self._call, None
@@ -325,12 +370,19 @@ class _Connection(ReadingProtocol):
             when = "before the answer" if parser.silent else "before the answer's end"
             call.fail(ConnectionCut(f"{self.origin.authority} closed the connection {when}"))
 
+    def _read_rest(self) -> None:
+        """An upstream that answers before it has read everything, and closes then, makes the next write fail: its answer still lies in
+        the socket's buffer. Under TLS nobody can read it any more."""
+        if not self.origin.tls:
+            with suppress(OSError, ValueError, AttributeError):
+                self.data_received(os.read(self._transport.get_extra_info("socket").fileno(), _REST_BYTES))
+
     def _finish(self, call: _Call, error: str | None) -> None:
         call.ended = True
         call.connection = None
         self._call = None
         self._fresh = False
-        if error is None and self._parser.reusable() and self.usable():
+        if error is None and self._upload is None and self._parser.reusable() and self.usable():
             if call.paused:
                 self._transport.resume_reading()
             self._client.keep(self)
@@ -340,9 +392,16 @@ class _Connection(ReadingProtocol):
 
 
 def _head(request: UpstreamRequest, host_line: bytes) -> bytes:
-    length = len(request.body)
-    framing = b"content-length: %d\r\n" % length if length or request.method in _ALWAYS_WITH_LENGTH else b""
+    if request.upload is not None:
+        framing = _upload_framing(request.upload)
+    else:
+        length = len(request.body)
+        framing = b"content-length: %d\r\n" % length if length or request.method in _ALWAYS_WITH_LENGTH else b""
     return render(b"%b %b HTTP/1.1\r\n" % (request.method, request.target), request.headers, host_line + framing)
+
+
+def _upload_framing(upload: BodySource) -> bytes:
+    return b"transfer-encoding: chunked\r\n" if upload.length is None else b"content-length: %d\r\n" % upload.length
 
 
 def _reason(error: Exception) -> str:

@@ -53,7 +53,7 @@ class MemoryResponse:
         self.write(body)
         self.end()
 
-    def start(self, status: int, headers: Headers) -> None:
+    def start(self, status: int, headers: Headers, length: int | None = None) -> None:
         if not self.over:
             self.status, self.headers = status, headers
 
