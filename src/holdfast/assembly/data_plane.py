@@ -127,7 +127,7 @@ async def open_data_plane(
             return ("" if ledger.allow_unchecked else limits.limiter.trouble) or journal.trouble
 
         gateway = Gateway(_parts(options, clock, client, gate, recorder, hooks), trouble)
-        server = await serve(gateway, listen.host, listen.port, _server_options(), clock, sock=listen.sock)
+        server = await serve(gateway, listen.host, listen.port, _server_options(), clock, sock=listen.sock, relayed=gateway.relayed)
         gateway.answering = lambda: server.answering
         undo.push_async_callback(server.close, 0)
 

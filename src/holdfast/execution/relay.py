@@ -42,9 +42,7 @@ class RelayListener(Protocol):
 class Relay:
     """Implements `Receiver`; nothing is sent before `start`. sent: bytes of the request's body, as far as they were taken."""
 
-    def __init__(
-        self, upstream: Upstream, request: UpstreamRequest, options: RelayOptions, clock: Clock, listener: RelayListener
-    ) -> None:
+    def __init__(self, upstream: Upstream, request: UpstreamRequest, options: RelayOptions, clock: Clock, listener: RelayListener) -> None:
         self.result = AttemptResult(began_ns=clock.monotonic_ns())
         self.sent = len(request.body)
         self._upstream = upstream

@@ -1,6 +1,6 @@
 """What goes through a call of an MCP server: its messages are read, tools that are not allowed are neither called nor offered."""
 
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from holdfast.clock import Clock
 from holdfast.errors import MalformedAnswer, MalformedRequest
@@ -8,8 +8,21 @@ from holdfast.events.api_call import ToolUse
 from holdfast.execution.attempt import AttemptResult
 from holdfast.execution.upstream import Headers
 from holdfast.gateway.tool_traffic import Part, Passage, error_passage
+from holdfast.http.upload import Upload
 from holdfast.wire.call import Refusal
-from holdfast.wire.mcp import REFUSED, AnswerReader, Id, Message, Named, Outcome, Posted, error_reply
+from holdfast.wire.mcp import (
+    HEADER_MISMATCH,
+    INVALID_REQUEST,
+    REFUSED,
+    AnswerReader,
+    Id,
+    Message,
+    Named,
+    Outcome,
+    Posted,
+    error_replies,
+    error_reply,
+)
 from holdfast.wire.mcp_stream import McpStream
 
 MOST_ANSWER = 32 * 1024 * 1024
@@ -35,7 +48,7 @@ class McpTraffic:
         keep_content: bool,
     ) -> None:
         called = () if posted is None else posted.calls
-        self.upload = None
+        self.upload: Upload | None = None
         self.body = b"" if posted is None else posted.body
         self.calls = len(called)
         self.tools = tuple(dict.fromkeys(message.name for message in called))
@@ -85,17 +98,21 @@ class McpTraffic:
             self._read_error(result.body)
         return tuple(self._part(message) for message in self._posted.calls)
 
-    def refusal(self, refusal: Refusal, *, started: bool) -> bytes | None:
-        if self._posted is None:
+    def refusal(self, refusal: Refusal, *, started: bool) -> tuple[int, bytes] | None:
+        """A request that is denied has its answer, a JSON-RPC error; only what could not be read has an HTTP status that says so."""
+        posted, data = self._posted, {"type": refusal.kind, **refusal.details}
+        if posted is None:
+            malformed = self._method == "POST" and not started
+            return (refusal.status, error_reply(INVALID_REQUEST, refusal.message, data)) if malformed else None
+        if refusal.kind == "header_mismatch":
+            return refusal.status, error_reply(HEADER_MISMATCH, refusal.message, data)
+        left = posted if not started else structs.replace(posted, messages=tuple(m for m in posted.messages if m.id not in self._heard))
+        if started and not self._is_stream:
             return None
-        data = {"type": refusal.kind, **refusal.details}
-        if not started:
-            return error_reply(self._posted, REFUSED, refusal.message, data)
-        if not self._is_stream:
+        replies = error_replies(left, REFUSED, refusal.message, data)
+        if replies is None:
             return None
-        left = Posted(tuple(each for each in self._posted.messages if each.id not in self._heard), self._posted.batch, b"")
-        reply = error_reply(left, REFUSED, refusal.message, data) if left.messages else None
-        return None if reply is None else b"event: message\ndata: %b\n\n" % reply
+        return 200, b"event: message\ndata: %b\n\n" % replies if started else replies
 
     def _part(self, message: Message) -> Part:
         heard = self._heard.get(message.id) if message.asks else None

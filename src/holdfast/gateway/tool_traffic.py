@@ -2,9 +2,8 @@
 
 from typing import Protocol
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from holdfast.errors import MalformedAnswer
 from holdfast.events.api_call import ToolUse
 from holdfast.execution.attempt import AttemptResult
 from holdfast.execution.upstream import Headers
@@ -15,8 +14,6 @@ from holdfast.wire.call import Refusal
 
 MOST_KEPT = 1024 * 1024
 """Bytes of an error answer that are kept until its end, so that the call can be made again; a longer one is passed on as it comes."""
-
-NO_ARGUMENTS = Raw(b"{}")
 
 
 class Through(Protocol):
@@ -66,8 +63,9 @@ class Traffic(Protocol):
     def parts(self, result: AttemptResult) -> tuple[Part, ...]:
         """What the attempt consisted of, after its end."""
 
-    def refusal(self, refusal: Refusal, *, started: bool) -> bytes | None:
-        """How the tool's protocol denies: the body of a whole answer, or the last piece of one that has begun. None: it has no way."""
+    def refusal(self, refusal: Refusal, *, started: bool) -> tuple[int, bytes] | None:
+        """How the tool's protocol denies: status and body of a whole answer, or the last piece of one that has begun. None: it has no
+        way."""
 
 
 class PlainTraffic:
@@ -92,7 +90,7 @@ class PlainTraffic:
     def parts(self, result: AttemptResult) -> tuple[Part, ...]:
         return (Part(self._api),)
 
-    def refusal(self, refusal: Refusal, *, started: bool) -> bytes | None:
+    def refusal(self, refusal: Refusal, *, started: bool) -> tuple[int, bytes] | None:
         return None
 
 
@@ -100,6 +98,3 @@ def error_passage(headers: Headers, secrets: tuple[bytes, ...]) -> Passage:
     """An error is read, to take secrets out of it, and kept, as long as it is short; raises MalformedAnswer for one that cannot be read."""
     encoding = next((value for name, value in headers if name == b"content-encoding"), b"")
     return Passage(MaskedBody(secrets, encoding), keep=MOST_KEPT)
-
-
-__all__ = ["MOST_KEPT", "MalformedAnswer", "Part", "Passage", "PlainTraffic", "Through", "Traffic", "error_passage"]

@@ -19,7 +19,7 @@ MAX_BATCH = 64
 REFUSED = -32050
 """JSON-RPC error code of a refusal, from the range that is left to implementations."""
 
-PARSE_ERROR, INVALID_REQUEST, HEADER_MISMATCH = -32700, -32600, -32020
+INVALID_REQUEST, HEADER_MISMATCH = -32600, -32020
 
 Id = str | int | float | None
 """Of a request; compared by value, because a server may write it differently."""
@@ -149,15 +149,17 @@ def _header_text(value: bytes) -> str | None:
         return None
 
 
-def error_reply(posted: Posted | None, code: int, message: str, data: object) -> bytes | None:
-    """An error for every request of `posted`, in its shape; None where it holds none. A body that could not be read has the id null."""
-    error = {"code": code, "message": message, "data": data}
-    if posted is None:
-        return _encode({"jsonrpc": "2.0", "id": None, "error": error})
-    replies = [{"jsonrpc": "2.0", "id": each.id, "error": error} for each in posted.messages if each.asks]
+def error_reply(code: int, message: str, data: object, known: Id = None) -> bytes:
+    """An error for one request, or for a body in which none could be read."""
+    return _encode({"jsonrpc": "2.0", "id": known, "error": {"code": code, "message": message, "data": data}})
+
+
+def error_replies(posted: Posted, code: int, message: str, data: object) -> bytes | None:
+    """An error for every request of `posted`, in its shape; None where it holds none."""
+    replies = [error_reply(code, message, data, each.id) for each in posted.messages if each.asks]
     if not replies:
         return None
-    return _encode(replies if posted.batch else replies[0])
+    return b"[" + b",".join(replies) + b"]" if posted.batch else replies[0]
 
 
 class Outcome(Struct, frozen=True):
