@@ -64,6 +64,11 @@ class McpTraffic:
         self._heard: dict[Id, tuple[Outcome, int]] = {}
         self._is_stream = False
 
+    @property
+    def satisfied(self) -> bool:
+        """Clients read a stream only up to the answer that they wait for."""
+        return self.endless or (self._posted is not None and all(not each.asks or each.id in self._heard for each in self._posted.messages))
+
     def headers(self, headers: Headers) -> Headers:
         """The body goes out as UTF-8, whatever the agent called it, and answers must be readable."""
         kept = [pair for pair in headers if pair[0] not in _DROPPED]

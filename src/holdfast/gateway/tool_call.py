@@ -303,7 +303,7 @@ class ToolCall:
             return
         try:
             self._withdraw("the client left")
-            if not self._traffic.endless:
+            if not self._traffic.satisfied:
                 self._record.cancelled(self._destination.label)
         except Exception as defect:  # noqa: BLE001 - no caller of this callback could do better
             self.relay_broke(defect)
@@ -311,7 +311,7 @@ class ToolCall:
             self._record.flush()
 
     def _withdraw(self, why: str) -> bool:
-        """Whether something had been sent; it was recorded then, but for its error. What has no end of its own ends well so."""
+        """Whether something had been sent; it was recorded then, but for its error. What has been answered ends well so."""
         self._end()
         if self._waiting is not None:
             self._waiting.cancel()
@@ -321,7 +321,7 @@ class ToolCall:
             self._parts.gate.leave(self._entry)
             self._return_granted()
             return False
-        result, cut = relay.cancel(), not self._traffic.endless
+        result, cut = relay.cancel(), not self._traffic.satisfied
         if cut:
             result.error = ConnectionCut(why)
         costs = self._settle(result)

@@ -55,6 +55,10 @@ class Traffic(Protocol):
     body: bytes
     upload: Upload | None
 
+    @property
+    def satisfied(self) -> bool:
+        """Whether an agent that leaves now has all that it asked for."""
+
     def headers(self, headers: Headers) -> Headers:
         """The agent's, as they are to go on."""
 
@@ -74,6 +78,7 @@ class PlainTraffic:
     calls = 1
     tools: tuple[str, ...] = ()
     endless = False
+    satisfied = False
 
     def __init__(self, request: Request, api: str, secrets: tuple[bytes, ...]) -> None:
         self.body = request.body
