@@ -5,8 +5,8 @@ from collections.abc import Callable
 from holdfast.execution.attempt import AttemptOptions
 from holdfast.execution.upstream import Headers, UpstreamRequest
 from holdfast.gateway.asked import Asked
+from holdfast.gateway.gate import Entry
 from holdfast.gateway.headers import translated_headers, upstream_headers
-from holdfast.gateway.options import Timeouts
 from holdfast.http.message import Request
 
 
@@ -37,5 +37,11 @@ def upstream_request(request: Request, asked: Asked, body: bytes, withdrawn: Cal
     )
 
 
-def attempt_options(timeouts: Timeouts, total_at_ns: int, *, stream: bool) -> AttemptOptions:
-    return AttemptOptions(first_token_ns=timeouts.first_token_ns if stream else None, idle_ns=timeouts.idle_ns, total_at_ns=total_at_ns)
+def attempt_options(entry: Entry) -> AttemptOptions:
+    timeouts, stream = entry.agent.timeouts, entry.call.stream
+    return AttemptOptions(
+        first_token_ns=timeouts.first_token_ns if stream else None,
+        idle_ns=timeouts.idle_ns,
+        total_at_ns=entry.total_at_ns,
+        min_tokens_per_s=entry.agent.fallback.min_tokens_per_s if stream else 0,
+    )
