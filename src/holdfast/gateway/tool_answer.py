@@ -1,6 +1,6 @@
 """The answer of a tool on its way to the agent: kept where it must be read whole or may be replaced, else passed on as it comes."""
 
-from holdfast.errors import ConnectFailed, MalformedAnswer, TimedOut
+from holdfast.errors import ConnectFailed, ConnectionCut, MalformedAnswer, TimedOut
 from holdfast.execution.attempt import AttemptResult
 from holdfast.execution.upstream import Headers
 from holdfast.gateway.delivery import Delivery
@@ -88,7 +88,8 @@ class ToolAnswer:
         if result.committed and result.error is None:
             self._delivery.end(self._last)
             return
-        if result.error is not None and not result.committed and self._reply(_unavailable(result, served_by)):
+        resumable = result.committed and isinstance(result.error, ConnectionCut)  # the cut is how a client knows
+        if result.error is not None and not resumable and self._reply(_unavailable(result, served_by)):
             return
         self._delivery.failure(result, served_by, retried=retried)
 

@@ -129,7 +129,7 @@ def header_mismatch(posted: Posted, method: bytes | None, name: bytes | None) ->
     them would do what was not checked. method, name: the values of `Mcp-Method` and `Mcp-Name`."""
     if method is None and name is None:
         return ""
-    if len(posted.messages) != 1:
+    if posted.batch:
         return "Mcp-Method and Mcp-Name belong to a single message, not to an array"
     message = posted.messages[0]
     if method is not None and method.decode("latin-1") != message.method:
