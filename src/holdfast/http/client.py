@@ -1,10 +1,8 @@
 """HTTP/1.1 client: an `Upstream` with a pool of kept connections per origin, TLS, and one retry of a connection gone stale."""
 
 import asyncio
-import os
 import socket
 import ssl
-from contextlib import suppress
 from functools import partial
 from typing import cast
 
@@ -16,6 +14,7 @@ from holdfast.execution.upstream import BodySource, Exchange, Origin, Receiver, 
 from holdfast.http.answers import AnswerParser
 from holdfast.http.head import JOINED_BYTES, render
 from holdfast.http.reading import ReadBuffer, ReadingProtocol
+from holdfast.http.sending import Sending
 
 _EYEBALLS_SECONDS = 0.25
 """Head start of one address family before the other is tried as well (RFC 8305, section 5)."""
@@ -24,7 +23,6 @@ _STALE_NS = SECOND
 """A kept connection that the upstream had closed says so within a round trip. One that ends later may have carried the request to an
 upstream that worked on it: sent once more, it would be billed twice."""
 
-_REST_BYTES = 64 * 1024
 _CLOSED = "the client is closed"
 _ANSWERED = UpstreamRequest(origin=Origin("", 0, False), method=b"", target=b"", headers=(), body=b"", connect_timeout_ns=0)
 _ALWAYS_WITH_LENGTH = frozenset((b"POST", b"PUT", b"PATCH"))
@@ -253,8 +251,7 @@ class _Connection(ReadingProtocol):
         self._begun_ns = 0
         self._fresh = True  # its first call has not ended
         self._started = False  # the answer's head was delivered
-        self._upload: BodySource | None = None  # not sent to its end
-        self._chunked = False
+        self._upload: Sending | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -280,23 +277,11 @@ class _Connection(ReadingProtocol):
             self._transport.pause_reading()
 
     def _begin_upload(self, call: _Call, upload: BodySource) -> None:
-        self._upload = upload
-        self._chunked = upload.length is None
         self._transport.write(call.head)
         if call.paused:
             self._transport.pause_reading()
-        upload.start(self)
-
-    def body_data(self, data: bytes) -> None:
-        """The next piece of an upload."""
-        if not self._transport.is_closing():
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-
-    def body_ended(self) -> None:
-        """The upload's end."""
-        self._upload = None
-        if self._chunked and not self._transport.is_closing():
-            self._transport.write(b"0\r\n\r\n")
+        self._upload = Sending(self._transport, upload)
+        upload.start(self._upload)
 
     def pause_writing(self) -> None:
         if self._upload is not None:
@@ -353,9 +338,7 @@ class _Connection(ReadingProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         parser = self._parser
-        if self._upload is not None:
-            self._drop_upload()
-            self._read_rest()
+        self._drop_upload()
         parser.release()
         self._client.lost(self)
         call, self._call = self._call, None
@@ -370,19 +353,14 @@ class _Connection(ReadingProtocol):
             when = "before the answer" if parser.silent else "before the answer's end"
             call.fail(ConnectionCut(f"{self.origin.authority} closed the connection {when}"))
 
-    def _read_rest(self) -> None:
-        """An upstream that answers before it has read everything, and closes then, makes the next write fail: its answer still lies in
-        the socket's buffer. Under TLS nobody can read it any more."""
-        if not self.origin.tls:
-            with suppress(OSError, ValueError, AttributeError):
-                self.data_received(os.read(self._transport.get_extra_info("socket").fileno(), _REST_BYTES))
-
     def _finish(self, call: _Call, error: str | None) -> None:
         call.ended = True
         call.connection = None
         self._call = None
         self._fresh = False
-        if error is None and self._upload is None and self._parser.reusable() and self.usable():
+        upload = self._upload
+        if error is None and (upload is None or upload.ended) and self._parser.reusable() and self.usable():
+            self._upload = None
             if call.paused:
                 self._transport.resume_reading()
             self._client.keep(self)
