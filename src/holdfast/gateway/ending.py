@@ -8,7 +8,7 @@ from holdfast.clock import SECOND
 from holdfast.errors import StorageError
 from holdfast.execution.attempt import AttemptResult
 from holdfast.execution.upstream import Headers
-from holdfast.gateway import refusals
+from holdfast.gateway import loops, refusals
 from holdfast.gateway.admission import Cost
 from holdfast.gateway.arrival import Arrival
 from holdfast.gateway.delivery import Delivery
@@ -63,6 +63,11 @@ class Ending:
             return False
         return True
 
+    @property
+    def started(self) -> bool:
+        """Whether a part of an answer has gone out."""
+        return self._delivery.started
+
     def begun(self, status: int, headers: Headers, data: bytes) -> None:
         """The first of a streamed answer; the end is still to come."""
         self._delivery.own = self._own_headers(attempts=self._record.attempts + 1)
@@ -113,7 +118,10 @@ class Ending:
 
     def refused(self, refusal: Refusal) -> None:
         """With a denial; nothing was spent on it."""
-        self._record.refusal(refusal)
+        if refusal.kind == loops.KIND:
+            self._record.loop(refusal.message, stopped=True)
+        else:
+            self._record.refusal(refusal)
         if self.flush():
             self._end()
             self._return_claim()
@@ -168,6 +176,7 @@ class Ending:
         if self._format is not None and self._format.resumable and answer.response_id and origin.interaction:
             tokens = 0 if answer.usage is None else answer.usage.input + answer.usage.output
             conversations.remember_response(origin.agent, answer.response_id, origin.interaction, tokens)
+            loops.answered(self._parts, origin, answer)
         if self._claim is not None:
             conversations.answered(self._claim, answer.turns, self._call_id)
             self._claim = None

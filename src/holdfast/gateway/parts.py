@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from holdfast.clock import Clock
 from holdfast.events.ids import uuid7
+from holdfast.execution.admission_queue import AdmissionQueue
 from holdfast.execution.recording import Recorder
 from holdfast.execution.upstream import Upstream
 from holdfast.gateway.gate import Gate
@@ -15,6 +16,7 @@ from holdfast.gateway.recovery import RetryAllowances
 from holdfast.gateway.routing import Routing
 from holdfast.policy.history import Conversations
 from holdfast.policy.limit import LimitReached
+from holdfast.policy.loop_guard import LoopGuard
 
 
 class InProgress(Protocol):
@@ -36,6 +38,8 @@ class Parts(Struct, frozen=True, kw_only=True):
     conversations: Conversations
     routing: Routing
     allowances: RetryAllowances
+    loop_guard: LoopGuard
+    queue: AdmissionQueue
     in_progress: set[InProgress]
     uniform: Callable[[], float]
     bits: Callable[[int], int]

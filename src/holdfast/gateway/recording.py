@@ -1,6 +1,7 @@
 """Turns what happened to a call into events: its decision, its attempts, its errors."""
 
 import traceback
+from collections.abc import Iterable
 from hashlib import blake2b
 
 import msgspec
@@ -160,6 +161,11 @@ class CallRecord:
             waited = f"waited {turn.waited_ns / SECOND:.3f} s for the rate {turn.waited_for.describe()}"
             self._error("rate_limit", waited, severity="info", recovery="queued")
 
+    def waited(self, waited_ns: int, labels: Iterable[str], why: ErrorType) -> None:
+        """The call has waited for one of its targets. why: how the last attempt at one of them failed."""
+        waited = f"waited {waited_ns / SECOND:.3f} s in the admission queue for {' or '.join(labels)}"
+        self._error(why, waited, severity="info", recovery="queued")
+
     def stopped(self, refusal: Refusal) -> None:
         """The kill switch ended the call after it had cost something."""
         self._error("refused", refusal.message, severity="warning")
@@ -177,6 +183,10 @@ class CallRecord:
         """The call was denied before it cost anything."""
         kind: ErrorType = "parsing" if refusal.kind == "invalid_request" else "refused"
         self._error(kind, refusal.message, recovery="refused", severity="warning")
+
+    def loop(self, message: str, *, stopped: bool) -> None:
+        """The agent goes round in circles; stopped: so the call is refused, else it goes on."""
+        self._error("loop", message, recovery="loop_stopped" if stopped else "none", severity="warning")
 
     def _error(
         self, error_type: ErrorType, message: str, *, severity: Severity, recovery: RecoveryAction = "none", detail: str = ""
