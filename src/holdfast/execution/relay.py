@@ -102,6 +102,7 @@ class Relay:
     def response_started(self, status: int, headers: Headers) -> None:
         try:
             self.result.status, self.result.headers = status, headers
+            self.result.first_token_ns = self._clock.monotonic_ns()
             self._wait("idle", self._options.idle_ns)
             self._listener.relay_started(status, headers)
         except Exception as defect:  # noqa: BLE001 - see _broke
