@@ -1,7 +1,7 @@
 """Calls of tools: memory of the worker while 100 MB pass up and down, throughput beside the API's own, and what a small call costs.
 
-`python bench/egress.py [--megabytes N] [--rounds N]`. A real API (`tests/end_to_end/api_program.py`) and a real `holdfast up`, processes of their
-own; the same transfers go to the API directly and through the gateway in turn. Medians over the rounds.
+`python bench/egress.py [--megabytes N] [--rounds N]`. A real API (`tests/end_to_end/api_program.py`) and a real `holdfast up`, processes of
+their own; the same transfers go to the API directly and through the gateway in turn. Medians over the rounds.
 """
 
 import argparse

@@ -321,3 +321,9 @@ def test_secrets_in_an_error_reach_nobody(world: Build) -> None:
     gateway.upstream.latest.answer(b"bad token shop-secret", 401, ((b"www-authenticate", b"Bearer x=shop-secret"),))
     assert response.body == b"bad token ***" and b"shop-secret" not in repr(response.headers).encode()
     assert "shop-secret" not in repr(gateway.recorder.errors)
+
+
+def test_a_server_gets_the_one_of_two_names_that_was_checked(world: Build) -> None:
+    gateway = world()
+    post(gateway, b'{"method":"tools/call","id":1,"params":{"name":"delete_all","name":"add"}}')
+    assert gateway.upstream.latest.request.body.count(b'"name"') == 1 and b"delete_all" not in gateway.upstream.latest.request.body

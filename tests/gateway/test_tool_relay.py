@@ -207,7 +207,7 @@ def test_a_wait_that_would_not_fit_is_not_begun(world: Build) -> None:
 def test_an_upload_is_sent_again_only_while_nothing_of_it_was_taken(world: Build) -> None:
     gateway = world()
     gateway.upstream.refusing = ConnectFailed("refused")
-    response, _ = upload_to(gateway, method="PUT")
+    response, _ = upload_to(gateway, method="PROPFIND")
     gateway.upstream.refusing = None
     gateway.clock.advance(SECOND)
     assert len(gateway.upstream.exchanges) == 2

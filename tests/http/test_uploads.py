@@ -208,6 +208,7 @@ def test_a_client_that_leaves_within_its_body_is_reported(uploading: Any) -> Non
     one.protocol.eof_received()
     assert one.desk.events == ["left 0"] and one.transport.state == "aborted" and not taker.ended
     assert not one.connections.bodies.held
+    assert upload_of(one).giver is None
 
 
 def test_a_pipelined_upload_waits_for_the_answer_before_it(uploading: Any) -> None:
