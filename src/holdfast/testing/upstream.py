@@ -1,5 +1,7 @@
 """An upstream without connections: it keeps what is sent to it, and answers when the test says so."""
 
+from collections.abc import Callable
+
 from holdfast.errors import UpstreamError
 from holdfast.execution.upstream import Headers, Receiver, UpstreamRequest
 
@@ -63,11 +65,12 @@ class MemoryExchange:
 
 class MemoryUpstream:
     """A `holdfast.execution.upstream.Upstream`. exchanges: all that was sent, in order. refusing: while set, sending fails with it at
-    once, inside `send`, as the interface allows."""
+    once, inside `send`, as the interface allows. serving: while set, hears of each exchange, to answer it when `send` has returned."""
 
     def __init__(self) -> None:
         self.exchanges: list[MemoryExchange] = []
         self.refusing: UpstreamError | None = None
+        self.serving: Callable[[MemoryExchange], None] | None = None
 
     @property
     def latest(self) -> MemoryExchange:
@@ -78,4 +81,6 @@ class MemoryUpstream:
         self.exchanges.append(exchange)
         if self.refusing is not None:
             exchange.fail(self.refusing)
+        elif self.serving is not None:
+            self.serving(exchange)
         return exchange
