@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from holdfast.gateway import call
-from holdfast.gateway.call import GuardedCall
+from holdfast.gateway import target_attempt
 from holdfast.gateway.recording import CallRecord
+from holdfast.gateway.target_attempt import TargetAttempt
 from holdfast.testing.memory_gateway import MemoryGateway
 
 YAML = """
@@ -25,7 +25,13 @@ def raise_defect(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(GuardedCall, "_send"), (GuardedCall, "_settle"), (call, "settlement"), (CallRecord, "attempt"), (CallRecord, "decision")],
+    [
+        (TargetAttempt, "start"),
+        (TargetAttempt, "_settle"),
+        (target_attempt, "settlement"),
+        (CallRecord, "attempt"),
+        (CallRecord, "decision"),
+    ],
 )
 def test_a_defect_becomes_a_500_and_counts_the_reservation(
     gateway: Build, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
@@ -33,7 +39,7 @@ def test_a_defect_becomes_a_500_and_counts_the_reservation(
     plane = gateway(YAML)
     monkeypatch.setattr(owner, name, raise_defect)
     response = plane.call("POST", "/v1/chat/completions", BODY)
-    if name != "_send":
+    if name != "start":
         plane.upstream.latest.answer(b'{"choices":[{"message":{"role":"assistant","content":"yes"}}]}')
     assert response.status == 500
     assert b"defect" in response.body
@@ -45,7 +51,7 @@ def test_a_defect_becomes_a_500_and_counts_the_reservation(
 
 def test_a_defect_after_the_client_left_keeps_nothing_reserved(gateway: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     plane = gateway(YAML)
-    monkeypatch.setattr(call, "settlement", raise_defect)
+    monkeypatch.setattr(target_attempt, "settlement", raise_defect)
     plane.call("POST", "/v1/chat/completions", BODY).leave()
     assert plane.upstream.latest.cancelled
     assert sum(account.reserved for book in plane.limiter._books.values() for account in book.accounts.values()) == 0

@@ -368,4 +368,4 @@ def test_the_routes_last_resort_answers_when_every_target_failed(gateway: Build)
     assert msgspec.json.decode(response.body)["choices"][0]["message"]["content"] == "We will write."
     assert (header(response, "x-holdfast-served-by"), header(response, "x-holdfast-attempts")) == ("reply", "1")
     (decision,) = world.recorder.decisions
-    assert (decision.served_by, decision.finish_reason, decision.cost, decision.recovery_action) == ("reply", "canned", 0, "fell_back")
+    assert (decision.served_by, decision.finish_reason, decision.cost, decision.recovery_action) == ("reply", "canned", 0, "canned")

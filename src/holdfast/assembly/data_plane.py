@@ -23,6 +23,7 @@ from holdfast.gateway.application import Gateway
 from holdfast.gateway.gate import Gate
 from holdfast.gateway.options import GatewayOptions
 from holdfast.gateway.parts import Parts
+from holdfast.gateway.recovery import RetryAllowances
 from holdfast.gateway.routing import Routing
 from holdfast.gateway.turns import Turns
 from holdfast.http.client import Client, ClientOptions
@@ -161,6 +162,7 @@ def _parts(options: GatewayOptions, clock: SystemClock, client: Client, gate: Ga
         recorder=recorder,
         conversations=Conversations(hooks.places),
         routing=Routing(options.providers, options.tools),
+        allowances=RetryAllowances(clock),
         in_progress=set(),
         uniform=source.random,
         bits=source.getrandbits,

@@ -9,23 +9,28 @@ from holdfast.wire.call import Family, WireFormat
 
 
 class Endpoint(Struct, frozen=True):
-    """api: method and path, for people. format: how bodies are read; None: relayed unread. free: the provider bills nothing for it."""
+    """api: method and path, for people. format: how bodies are read; None: relayed unread. free: the provider bills nothing for it.
+    path: behind a provider's prefix, of what may be translated."""
 
     api: str
     family: Family
     format: WireFormat | None
     free: bool = False
+    path: bytes = b""
 
 
 _EXACT = {
-    (b"POST", b"/v1/chat/completions"): Endpoint("POST /v1/chat/completions", "openai", openai_chat.FORMAT),
-    (b"POST", b"/v1/responses"): Endpoint("POST /v1/responses", "openai", openai_responses.FORMAT),
+    (b"POST", b"/v1/chat/completions"): Endpoint("POST /v1/chat/completions", "openai", openai_chat.FORMAT, path=b"/chat/completions"),
+    (b"POST", b"/v1/responses"): Endpoint("POST /v1/responses", "openai", openai_responses.FORMAT, path=b"/responses"),
     (b"POST", b"/v1/embeddings"): Endpoint("POST /v1/embeddings", "openai", openai_embeddings.FORMAT),
-    (b"POST", b"/v1/messages"): Endpoint("POST /v1/messages", "anthropic", anthropic_messages.FORMAT),
+    (b"POST", b"/v1/messages"): Endpoint("POST /v1/messages", "anthropic", anthropic_messages.FORMAT, path=b"/messages"),
     (b"POST", b"/v1/messages/count_tokens"): Endpoint(
         "POST /v1/messages/count_tokens", "anthropic", anthropic_count_tokens.FORMAT, free=True
     ),
 }
+
+GENERATING = {found.format.name: found for found in _EXACT.values() if found.format is not None and found.path}
+"""Endpoints that can be translated, by the name of their format."""
 
 _FORMATS_FOR_ERRORS: dict[Family, WireFormat] = {"openai": openai_chat.FORMAT, "anthropic": anthropic_messages.FORMAT}
 

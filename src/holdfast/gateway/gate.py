@@ -24,7 +24,7 @@ from holdfast.gateway.turns import Turns, Wish
 from holdfast.policy.kill import Kill, Kills
 from holdfast.policy.limit import Limit, LimitReached, Scope
 from holdfast.pricing import Rates
-from holdfast.wire.call import Answer, Call, Refusal
+from holdfast.wire.call import Answer, Call, Refusal, StreamReader
 from holdfast.wire.hosted import provider_runs
 
 _log = logging.getLogger("holdfast.gateway")
@@ -170,7 +170,7 @@ class Gate:
         if turn is not None:
             turn.cancel()
         if isinstance(outcome, LimitReached):
-            return Denied(refusals.limit_reached(outcome), outcome, elsewhere=False)
+            return Denied(refusals.limit_reached(outcome), outcome)  # what another target may cost can fit
         return Denied(refusals.ledger_unavailable(outcome.reason))
 
 
@@ -181,9 +181,16 @@ def killed_tool(killed: Mapping[str, Kill], result: AttemptResult, answer: Answe
     """The kill of a tool that is called by what came of an answer, or by the whole one."""
     if not killed:
         return None
-    called = set(result.stream.tools) if result.stream is not None else set()
     if answer is not None:
-        called.update(answer.other_tools, (call.name for call in answer.tool_calls))
+        called = {*answer.other_tools, *(call.name for call in answer.tool_calls)}
+        if (kill := next((kill for name, kill in killed.items() if name in called), None)) is not None:
+            return kill
+    return killed_in_stream(killed, result.stream)
+
+
+def killed_in_stream(killed: Mapping[str, Kill], stream: StreamReader | None) -> Kill | None:
+    """The kill of a tool that a stream has called so far."""
+    called = stream.tools if stream is not None else ()
     return next((kill for name, kill in killed.items() if name in called), None)
 
 

@@ -2,6 +2,7 @@
 
 from holdfast.execution.upstream import Headers
 from holdfast.money import Nano, to_usd
+from holdfast.wire.call import Family
 
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer"}
@@ -16,6 +17,10 @@ _CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-a
 
 _NOT_DOWNSTREAM = _HOP_BY_HOP | {b"content-length", b"content-encoding"}
 
+_OF_ONE_PROVIDER = (b"anthropic-", b"openai-", b"x-stainless-", b"idempotency-key")
+
+_MOST_RETRIES = 100
+
 _OURS = b"x-holdfast-"
 _IDENTITY = (b"accept-encoding", b"identity")
 
@@ -25,6 +30,16 @@ def upstream_headers(headers: Headers, credentials: Headers) -> list[tuple[bytes
     passed = [pair for pair in headers if pair[0] not in _NOT_UPSTREAM and pair[0] not in _CREDENTIALS and not pair[0].startswith(_OURS)]
     passed.append(_IDENTITY)
     passed.extend(credentials)
+    return passed
+
+
+def translated_headers(headers: Headers, family: Family) -> list[tuple[bytes, bytes]]:
+    """What of an agent's headers goes along with a request that was translated into a format of `family`: none that speak of the
+    agent's own provider or SDK."""
+    passed = [pair for pair in headers if not pair[0].startswith(_OF_ONE_PROVIDER) and pair[0] != b"content-type"]
+    passed.append((b"content-type", b"application/json"))
+    if family == "anthropic":
+        passed.append((b"anthropic-version", b"2023-06-01"))
     return passed
 
 
@@ -51,6 +66,14 @@ def own_headers(
     if cost is not None:
         own.append((b"x-holdfast-cost-usd", to_usd(cost).encode("ascii")))
     return own
+
+
+def retries_by_sdk(headers: Headers) -> int:
+    """How often the agent's own SDK says to have sent this call already."""
+    for name, value in headers:
+        if name == b"x-stainless-retry-count":
+            return min(int(value), _MOST_RETRIES) if value.isdigit() and len(value) < 4 else 0
+    return 0
 
 
 def _value(text: str) -> bytes:

@@ -47,7 +47,9 @@ class ProviderOptions(Struct, frozen=True, kw_only=True):
     prefix: what stands in place of the `/v1` of an agent's request: the path of the base URL (`/v1` of `https://api.openai.com/v1`);
     also `/v1` for `https://api.anthropic.com`, whose base URL is written without. key: "" sends none. key_error: why there is no key
     although the provider needs one, and the way out; its calls are refused with it. "" otherwise. hosted_tools: types of tools that the
-    provider runs itself, with `*` as wildcard; the first that matches counts.
+    provider runs itself, with `*` as wildcard; the first that matches counts. formats: wire formats that it is spoken to in, in order of
+    preference, calls in others being translated; empty: all of its families'. idempotency_header: in lower case, by which it tells two
+    requests of one call from two calls; "": it knows none.
     """
 
     name: str
@@ -60,6 +62,8 @@ class ProviderOptions(Struct, frozen=True, kw_only=True):
     passthrough: tuple[Passthrough, ...] = ()
     hosted_tools: tuple[tuple[str, HostedTool], ...] = ()
     rates: tuple[Rate, ...] = ()
+    formats: tuple[str, ...] = ()
+    idempotency_header: str = ""
 
     def hosted_tool(self, kind: str) -> HostedTool | None:
         """What a tool of this type may add to a call, None when nobody said."""
@@ -97,11 +101,25 @@ class Reply(Struct, frozen=True):
     text: str
 
 
+class FallbackOptions(Struct, frozen=True, kw_only=True):
+    """When another target takes over, beyond errors and time-outs.
+
+    content_filter: also when the model or its provider refuses for the content's sake. continue_streams: also after the first token of a
+    stream, the fallback being told what was already said. min_tokens_per_s: of a stream that could be continued, over `RATE_WINDOW_NS`;
+    0: any rate will do.
+    """
+
+    content_filter: bool = False
+    continue_streams: bool = False
+    min_tokens_per_s: float = 0
+
+
 class AgentOptions(Struct, frozen=True, kw_only=True):
     """One agent.
 
     key: the virtual key that it sends; "" accepts any key, or none, from loopback. routes: model name as the agent sends it to
-    targets in order; "*" is any other. Without a matching route a call goes to the first provider that speaks its format.
+    targets in order; "*" is any other. Without a matching route a call goes to the first provider that speaks its format. hedge_after_ns:
+    silence after which a second attempt is made beside the first, None: never.
     default_max_output: tokens assumed, and inserted, for a call without a bound under a spend limit. based_on: the agent of the
     configuration that this one is a copy of, "" for those of the configuration itself.
     """
@@ -115,6 +133,8 @@ class AgentOptions(Struct, frozen=True, kw_only=True):
     rates: tuple[Rate, ...] = ()
     timeouts: Timeouts = Timeouts()
     retries: RetryOptions = RetryOptions()
+    fallback: FallbackOptions = FallbackOptions()
+    hedge_after_ns: int | None = None
     default_max_output: int = 16_384
     content: Literal["full", "off"] = "full"
 

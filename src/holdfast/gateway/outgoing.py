@@ -3,36 +3,50 @@
 from collections.abc import Callable
 
 from holdfast.execution.attempt import AttemptOptions
-from holdfast.execution.upstream import UpstreamRequest
+from holdfast.execution.upstream import Headers, UpstreamRequest
+from holdfast.gateway.asked import Asked
 from holdfast.gateway.endpoints import tool_call
-from holdfast.gateway.headers import upstream_headers
+from holdfast.gateway.headers import translated_headers, upstream_headers
 from holdfast.gateway.options import Timeouts
 from holdfast.gateway.routing import Destination
 from holdfast.http.message import Request
 
 
-def upstream_request(
-    request: Request, destination: Destination, body: bytes, timeouts: Timeouts, withdrawn: Callable[[], bool]
-) -> UpstreamRequest:
-    """The request to `destination`: its path behind the provider's or tool's prefix, the credentials there in place of the agent's."""
-    path, headers = request.path, request.headers
+def upstream_request(request: Request, asked: Asked, body: bytes, withdrawn: Callable[[], bool], idempotency_key: str) -> UpstreamRequest:
+    """The request to a target: its path behind the provider's or tool's prefix, the credentials there in place of the agent's.
+
+    idempotency_key: for providers that know such keys, where the agent has set none itself.
+    """
+    destination, query = asked.destination, request.query
+    path: bytes = request.path
+    headers: Headers = request.headers
     if destination.tool:
-        path = tool_call(path)[1]
-        own = {name for name, _ in destination.credentials}
-        headers = [pair for pair in headers if pair[0] not in own]
-        if not (destination.prefix or path):
-            path = b"/"
+        path, headers = _to_tool(request, destination)
+    elif asked.translation is not None:
+        path, query, headers = asked.entry.endpoint.path, b"", translated_headers(headers, destination.family)
     elif path.startswith(b"/v1/"):
         path = path[3:]
+    passed = upstream_headers(headers, destination.credentials)
+    name = destination.provider.idempotency_header.encode("ascii")
+    if name and not any(pair[0] == name for pair in passed):
+        passed.append((name, idempotency_key.encode("ascii")))
     return UpstreamRequest(
         origin=destination.provider.origin,
         method=request.method,
-        target=destination.prefix + path + (b"?" + request.query if request.query else b""),
-        headers=upstream_headers(headers, destination.credentials),
+        target=destination.prefix + path + (b"?" + query if query else b""),
+        headers=passed,
         body=body,
-        connect_timeout_ns=timeouts.connect_ns,
+        connect_timeout_ns=asked.entry.agent.timeouts.connect_ns,
         withdrawn=withdrawn,
     )
+
+
+def _to_tool(request: Request, destination: Destination) -> tuple[bytes, Headers]:
+    path = tool_call(request.path)[1]
+    own = {name for name, _ in destination.credentials}
+    if not (destination.prefix or path):
+        path = b"/"
+    return path, [pair for pair in request.headers if pair[0] not in own]
 
 
 def attempt_options(timeouts: Timeouts, total_at_ns: int, *, stream: bool) -> AttemptOptions:

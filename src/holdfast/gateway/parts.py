@@ -11,6 +11,7 @@ from holdfast.execution.recording import Recorder
 from holdfast.execution.upstream import Upstream
 from holdfast.gateway.gate import Gate
 from holdfast.gateway.options import GatewayOptions
+from holdfast.gateway.recovery import RetryAllowances
 from holdfast.gateway.routing import Routing
 from holdfast.policy.history import Conversations
 from holdfast.policy.limit import LimitReached
@@ -34,6 +35,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     recorder: Recorder
     conversations: Conversations
     routing: Routing
+    allowances: RetryAllowances
     in_progress: set[InProgress]
     uniform: Callable[[], float]
     bits: Callable[[int], int]

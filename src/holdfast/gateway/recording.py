@@ -47,7 +47,7 @@ class Subject(Struct, frozen=True, kw_only=True):
 
 
 class CallRecord:
-    """Collects the events of one call; nothing is written before `flush`."""
+    """Collects the events of one call; nothing is written before `flush`. repeated: how often the agent's SDK has sent it before."""
 
     def __init__(self, recorder: Recorder, clock: Clock, origin: Origin, subject: Subject) -> None:
         self._recorder = recorder
@@ -55,6 +55,7 @@ class CallRecord:
         self._origin = origin
         self._subject = subject
         self.attempts = 0
+        self.repeated = 0
         self._errors = 0
         self._last_error = ""
         self._last_recovery: RecoveryAction = "none"
@@ -96,7 +97,7 @@ class CallRecord:
                 response_code=result.status,
                 latency_ms=(result.ended_ns - result.began_ns) // 1000 / 1000,
                 attempt=self.attempts,
-                retry_count=self.attempts - 1,
+                retry_count=self.repeated + self.attempts - 1,
                 bytes_sent=sent,
                 bytes_received=result.received,
                 usage=cost.usage,
@@ -116,6 +117,20 @@ class CallRecord:
             severity="critical" if hopeless else "warning",
             detail=failure_detail(result),
         )
+
+    def outrun(self, served_by: str) -> None:
+        """The last attempt was given up because the one beside it answered."""
+        self._error("cancelled", f"{served_by}: a hedged attempt answered first", severity="info", recovery="hedged")
+
+    def passed_over(self, refusal: Refusal, *, canned: bool) -> None:
+        """A target could not be tried; another one, or a canned reply, takes its place."""
+        recovery: RecoveryAction = "circuit_open" if refusal.kind == "circuit_open" else "canned" if canned else "fell_back"
+        self._error("refused", refusal.message, severity="warning", recovery=recovery)
+
+    def canned(self, text: str, claim: Claim | None) -> None:
+        """The route's own reply is the answer."""
+        self._last_recovery = "canned"
+        self.decision(Answer(text=text, finish_reason="canned"), Cost(0, 0, "free", None), "reply", claim, None)
 
     def cancelled(self, served_by: str) -> None:
         """The agent left before the answer's end."""

@@ -9,6 +9,7 @@ from holdfast.money import to_usd
 from holdfast.policy.kill import Kill
 from holdfast.policy.limit import LimitReached, Unit
 from holdfast.wire.call import Refusal
+from holdfast.wire.translation import Untranslatable
 
 _REACHED: dict[Unit, str] = {"usd": "spend_limit_reached", "calls": "call_limit_reached", "tokens": "token_limit_reached"}
 
@@ -97,6 +98,12 @@ def malformed(error: MalformedRequest, encoding: bytes | None) -> Refusal:
         f"Refused by Holdfast: it does not read bodies compressed with {encoding.decode('latin-1')[:20]}; switch request compression off."
     )
     return Refusal(status=415, kind="invalid_request", message=message)
+
+
+def untranslatable(error: Untranslatable, label: str) -> Refusal:
+    """400 for what the target's format has no place for; where other targets follow, they are tried first."""
+    message = f"Refused by Holdfast: {label} speaks another API format, into which this call cannot be translated: {error}"
+    return Refusal(status=400, kind="untranslatable", message=message, param=error.param)
 
 
 def defect() -> Refusal:

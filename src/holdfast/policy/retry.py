@@ -12,9 +12,11 @@ FALLBACK_STATUS = RETRYABLE_STATUS | {401, 402, 403, 404}
 
 
 class RetryOptions(Struct, frozen=True, kw_only=True):
-    """max: retries of one call, >= 0, all targets together. base_ns, cap_ns: the first back-off and the longest, before jitter."""
+    """max: retries of one call, >= 0, all targets together, those of the agent's SDK included. share: retries per call of all calls
+    together, in percent. base_ns, cap_ns: the first back-off and the longest, before jitter."""
 
     max: int = 2
+    share: int = 20
     base_ns: int = 500 * MILLISECOND
     cap_ns: int = 8 * SECOND
 

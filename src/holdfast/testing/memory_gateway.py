@@ -9,6 +9,7 @@ from holdfast.gateway.application import Gateway
 from holdfast.gateway.gate import Gate
 from holdfast.gateway.options import GatewayOptions
 from holdfast.gateway.parts import Parts
+from holdfast.gateway.recovery import RetryAllowances
 from holdfast.gateway.routing import Routing
 from holdfast.gateway.turns import Turns
 from holdfast.http.message import Request
@@ -68,6 +69,7 @@ class MemoryGateway:
                 recorder=self.recorder,
                 conversations=self.conversations,
                 routing=Routing(options.providers, options.tools),
+                allowances=RetryAllowances(self.clock),
                 in_progress=set(),
                 uniform=lambda: jitter,
                 bits=Random(seed).getrandbits,  # noqa: S311 - numbers events, the same in every run

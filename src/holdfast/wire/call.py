@@ -112,17 +112,26 @@ class Answer(Struct, kw_only=True):
 class StreamReader(Protocol):
     """Reads one streamed answer as it passes; never raises on what an upstream sends (it stops understanding instead)."""
 
-    committed: bool
-    """The first real token was seen (text, reasoning, refusal or tool call; not a role or an empty delta)."""
-    ended: bool
-    """The format's own terminal marker was seen ([DONE], message_stop, response.completed/incomplete/failed)."""
-    error: bytes | None
-    """The data of an error event that the upstream sent inside the stream."""
-    generated_bytes: int
-    """UTF-8 bytes of generated content so far: an upper bound of the visible tokens."""
-    tools: set[str]
-    """Names of the tools called so far, whoever runs them; there before the event that names one leaves `feed`. A name that comes in
-    pieces is there in every length that it had."""
+    @property
+    def committed(self) -> bool:
+        """The first real token was seen (text, reasoning, refusal or tool call; not a role or an empty delta)."""
+
+    @property
+    def ended(self) -> bool:
+        """The format's own terminal marker was seen ([DONE], message_stop, response.completed/incomplete/failed)."""
+
+    @property
+    def error(self) -> bytes | None:
+        """The data of an error event that the upstream sent inside the stream."""
+
+    @property
+    def generated_bytes(self) -> int:
+        """UTF-8 bytes of generated content so far: an upper bound of the visible tokens."""
+
+    @property
+    def tools(self) -> set[str]:
+        """Names of the tools called so far, whoever runs them; there before the event that names one leaves `feed`. A name that comes
+        in pieces is there in every length that it had."""
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes, in any split; returns the bytes to pass on (`data` itself unless something is filtered out, such as a
