@@ -259,6 +259,7 @@ def test_only_what_fails_after_its_first_token_is_noticed(options_of: Options, t
     failed, recorder = airline.failed, airline.world.recorder
     assert set(failed) == {*FAILURES, *FAILURES_OF_STREAMS}
     assert len(airline.spoiled) == failed["cut after"] + failed["event after"] > 0
-    done = Counter(error.recovery_action for error in recorder.errors if error.recovery_action != "queued")
+    recoveries = {error.error_id: error.recovery_action for error in recorder.errors}
+    done = Counter(recoveries[call.error_id] for call in recorder.api_calls if call.error_id)
     assert done == {"none": len(airline.spoiled), "retried": done["retried"], "fell_back": done["fell_back"]}
     assert done.total() == failed.total()
