@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 AGENTS := .agents
 
-BENCH_PARTS := load noting_provider peer_programs programs upstream
-BENCHMARKS := $(filter-out $(BENCH_PARTS:%=bench/%.py) bench/peers.py,$(wildcard bench/*.py))
+BENCH_PARTS := chaos_traffic chaos_verdict exchange load noting_provider peer_programs programs tool_server upstream
+BENCHMARKS := $(filter-out $(BENCH_PARTS:%=bench/%.py) bench/chaos.py bench/peers.py,$(wildcard bench/*.py))
 
-.PHONY: lock demo test test-agents check format bench peers bench-peers
+.PHONY: lock demo test test-agents chaos check format bench peers bench-peers
 demo: $(VENV)/ready
 	$(BIN)/holdfast demo
 test: $(VENV)/ready
@@ -15,6 +15,10 @@ test: $(VENV)/ready
 test-agents: $(VENV)/ready
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(AGENTS)/ready && $(BIN)/python -m pytest -m agents -rs tests/agents; \
 	else echo "test-agents: skipped: npm, which installs the agents, is not here"; fi
+# Every failure of the simulated provider under mixed traffic; the whole proof: make chaos MINUTES=30
+MINUTES ?= 1
+chaos: $(VENV)/ready
+	$(BIN)/python bench/chaos.py --minutes $(MINUTES)
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -127,7 +127,9 @@ def _nothing_twice(requests: dict[str, list[Noted]]) -> Check:
 
 def _posts_once(calls: list[Call], requests: dict[str, list[Noted]]) -> Check:
     posts = [call for call in calls if call.kind == "POST"]
-    again = [f"{call.id}: {len(requests[call.id])} times" for call in posts if len(_attempts(requests.get(call.id, []))) > 1]
+    again = [
+        f"{call.id}: {', '.join(request.end for request in requests[call.id])}" for call in posts if len(requests.get(call.id, ())) > 1
+    ]
     return _check("no POST to a tool is sent twice", len(posts), again)
 
 
