@@ -103,7 +103,6 @@ def test_what_the_contract_asks_for_and_this_version_lacks_is_said() -> None:
     assert said == [
         ["7", " tools.crm.headers.Authorization"],
         ["15", " agents.support.routes.gpt-5.1"],
-        ["15", " agents.support.routes.gpt-5.1"],
         ["24", " agents.support.on_unavailable"],
         ["28", " storage"],
     ]

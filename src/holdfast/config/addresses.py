@@ -9,6 +9,12 @@ from msgspec import Struct
 from holdfast.config.quantities import shown
 from holdfast.execution.upstream import Origin
 
+_TRANSPORTS = frozenset(
+    {"host", "connection", "content-length", "transfer-encoding", "keep-alive", "te", "trailer", "upgrade", "expect", "accept-encoding"}
+    | {"proxy-connection", "proxy-authorization", "proxy-authenticate"}
+)
+"""Headers that Holdfast's own connection to the tool sets, or has no use for."""
+
 
 class Address(Struct, frozen=True):
     """A base URL, taken apart. path: without a slash at its end."""
@@ -46,3 +52,12 @@ def check_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
         raise ValueError(f"a name is made of letters, digits, dots, dashes and underscores, not {shown(text)}")
     return text
+
+
+def header_name(text: str) -> str:
+    """A header that the configuration may set, in lower case."""
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", text):
+        raise ValueError(f"not the name of a header: {shown(text)}")
+    if text.lower() in _TRANSPORTS or text.lower().startswith("x-holdfast-"):
+        raise ValueError("this header is Holdfast's own to set")
+    return text.lower()

@@ -3,21 +3,17 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from msgspec.structs import replace
-
 from holdfast.config.addresses import check_name
 from holdfast.config.document import Section, Value
+from holdfast.config.fallback import read_fallback, read_hedge, read_retries
 from holdfast.config.limits import read_limits
-from holdfast.config.quantities import count, duration_ns, shown
+from holdfast.config.quantities import duration_ns, shown
 from holdfast.config.rates import read_rates
 from holdfast.errors import SecretError, did_you_mean
 from holdfast.gateway.options import UNRELEASED, AgentOptions, ProviderOptions, Reply, Target, Timeouts
-from holdfast.policy.retry import RetryOptions
 from holdfast.secrets import Secrets
 
 DEFAULT_AGENT = "default"
-
-MAX_RETRIES = 100
 
 
 def read_agents(top: Section, providers: tuple[ProviderOptions, ...], secrets: Secrets) -> tuple[AgentOptions, ...]:
@@ -53,7 +49,9 @@ def _agent(name: str, section: Section, providers: Mapping[str, ProviderOptions]
         limits=read_limits(section, name),
         rates=read_rates(section, "agent", name),
         timeouts=_timeouts(section.section("timeouts")),
-        retries=_retries(section.section("retries")),
+        retries=read_retries(section.section("retries")),
+        fallback=read_fallback(section.section("fallback")),
+        hedge_after_ns=read_hedge(section.section("hedge")),
         content=section.read("content", _content, "full"),
     )
     section.close()
@@ -117,10 +115,6 @@ def _check_keys(value: Value, route: tuple[Target | Reply, ...], providers: Mapp
             value.error(f"no key for {name}: {why}")
         else:
             value.warn(f"no key for {name}, which is skipped: {why}")
-    families = [set(provider.kind.families) for provider in named]
-    for provider in named:
-        if not families[0] & set(provider.kind.families):
-            value.warn(f"{provider.name} is skipped for calls in the format of {named[0].name}: this version does not translate")
 
 
 def _timeouts(section: Section) -> Timeouts:
@@ -133,19 +127,6 @@ def _timeouts(section: Section) -> Timeouts:
     )
     section.close()
     return found
-
-
-def _retries(section: Section) -> RetryOptions:
-    options = replace(RetryOptions(), max=section.read("max", _max_retries, RetryOptions().max))
-    section.close()
-    return options
-
-
-def _max_retries(text: str) -> int:
-    number = count(text)
-    if number > MAX_RETRIES:
-        raise ValueError(f"expected at most {MAX_RETRIES} retries, not {number}")
-    return number
 
 
 def _content(text: str) -> Literal["full", "off"]:

@@ -4,11 +4,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from holdfast import plugins
-from holdfast.config.addresses import Address, address, check_name
+from holdfast.config.addresses import Address, address, check_name, header_name
 from holdfast.config.document import Problems, Section, Value
 from holdfast.config.quantities import count, flag, money, shown
 from holdfast.config.rates import read_rates
 from holdfast.errors import SecretError, did_you_mean
+from holdfast.gateway.endpoints import GENERATING
 from holdfast.gateway.options import HostedTool, Passthrough, ProviderOptions
 from holdfast.money import Nano
 from holdfast.policy.rate import Rate
@@ -38,6 +39,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     passthrough: tuple[Passthrough, ...] = ()
     hosted_tools: tuple[tuple[str, HostedTool], ...] = ()
     rates: tuple[Rate, ...] = ()
+    formats: tuple[str, ...] = ()
+    idempotency_header: str = ""
 
 
 class Providers(Struct, frozen=True):
@@ -90,6 +93,8 @@ def _entry(name: str, value: Value, secrets: Secrets) -> Entry | None:
     prices, passthrough = _prices(section.section("prices")), _passthrough(section)
     hosted_tools = _hosted_tools(section.section("hosted_tools"))
     rates = read_rates(section, "provider", name)
+    formats = _formats(section, kind)
+    idempotency_header = section.read("idempotency_header", header_name, "")
     section.close()
     if kind is None or (url is not None and where is None):
         return None
@@ -105,6 +110,8 @@ def _entry(name: str, value: Value, secrets: Secrets) -> Entry | None:
         passthrough=passthrough,
         hosted_tools=hosted_tools,
         rates=rates,
+        formats=formats,
+        idempotency_header=idempotency_header,
     )
 
 
@@ -124,6 +131,18 @@ def _kind(section: Section, name: str) -> ProviderKind | None:
         section.error(f"needs a kind{did_you_mean(name, known)}")
         return None
     return kind(name)
+
+
+def _formats(section: Section, kind: ProviderKind | None) -> tuple[str, ...]:
+    """The wire formats that a provider is spoken to in; others are translated."""
+    known = [name for name, found in GENERATING.items() if kind is None or found.family in kind.families]
+
+    def of_kind(text: str) -> str:
+        if text not in known:
+            raise ValueError(f"no format of this kind of provider: {shown(text)}{did_you_mean(text, known)}")
+        return text
+
+    return tuple(found for value in section.items("formats") if (found := value.read(of_kind)) is not None)
 
 
 def _options(entry: Entry, key: Key) -> ProviderOptions:
@@ -147,6 +166,8 @@ def _options(entry: Entry, key: Key) -> ProviderOptions:
         passthrough=entry.passthrough,
         hosted_tools=entry.hosted_tools,
         rates=entry.rates,
+        formats=entry.formats,
+        idempotency_header=entry.idempotency_header,
     )
 
 

@@ -4,18 +4,12 @@ import re
 
 from msgspec import Struct
 
-from holdfast.config.addresses import address, check_name
+from holdfast.config.addresses import address, check_name, header_name
 from holdfast.config.document import Section, Value
-from holdfast.config.quantities import duration_ns, flag, money, shown
+from holdfast.config.quantities import duration_ns, flag, money
 from holdfast.errors import SecretError
 from holdfast.gateway.options import ToolOptions
 from holdfast.secrets import Secret, Secrets, parse
-
-_TRANSPORTS = frozenset(
-    {"host", "connection", "content-length", "transfer-encoding", "keep-alive", "te", "trailer", "upgrade", "expect", "accept-encoding"}
-    | {"proxy-connection", "proxy-authorization", "proxy-authenticate"}
-)
-"""Headers that Holdfast's own connection to the tool sets, or has no use for."""
 
 _SECRET_NAME = re.compile("authorization|cookie|key|token|secret|password")
 
@@ -63,7 +57,7 @@ def _headers(section: Section, secrets: Secrets) -> dict[str, _Header]:
     """Header names in lower case."""
     found: dict[str, _Header] = {}
     for name, value in section.every():
-        value.check(_check_header_name, name)
+        value.check(header_name, name)
         if name.lower() in found:
             value.error("written twice: capitals make no difference in the name of a header")
         text = value.read(_check_header_value)
@@ -95,14 +89,6 @@ def _header(name: str, text: str, value: Value, secrets: Secrets) -> _Header:
         value.warn(f"calls through this tool are refused: {why}")
         return _Header(error=why)
     return _Header(Secret(text.removesuffix(reference) + secret.reveal()), secret)
-
-
-def _check_header_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", text):
-        raise ValueError(f"not the name of a header: {shown(text)}")
-    if text.lower() in _TRANSPORTS or text.lower().startswith("x-holdfast-"):
-        raise ValueError("this header is Holdfast's own to set")
-    return text
 
 
 def _check_header_value(text: str) -> str:

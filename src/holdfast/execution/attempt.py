@@ -21,16 +21,24 @@ MAX_ANSWER = 64 * 1024 * 1024
 AFTER_END_NS = SECOND
 """How long an upstream may take to end its body after the stream's own terminal marker or error event."""
 
+RATE_WINDOW_NS = 10 * SECOND
+"""Over which the token rate of a stream is measured."""
+
+BYTES_PER_TOKEN = 4
+"""Of generated text, about; see OpenAI's and Anthropic's own rules of thumb."""
+
 _NEVER = 1 << 62
 
 
 class AttemptOptions(Struct, frozen=True, kw_only=True):
     """first_token_ns: from the attempt's beginning to the first real token of a stream; None when no stream was asked for. idle_ns:
-    between two pieces of a stream. total_at_ns: monotonic instant at which the whole call ends, retries and fallbacks included."""
+    between two pieces of a stream. total_at_ns: monotonic instant at which the whole call ends, retries and fallbacks included.
+    min_tokens_per_s: of a stream after its first token, over `RATE_WINDOW_NS`; 0: any rate will do."""
 
     first_token_ns: int | None
     idle_ns: int
     total_at_ns: int
+    min_tokens_per_s: float = 0
 
 
 class AttemptResult(Struct, kw_only=True):
@@ -100,6 +108,8 @@ class Attempt:
         self._phase: TimeoutKind = "total"
         self._due = _NEVER
         self._timer: Timer | None = None
+        self._pace_at = _NEVER
+        self._paced_bytes = 0
         self._exchange: Exchange | None = None
 
     def start(self) -> None:
@@ -227,6 +237,8 @@ class Attempt:
         self._pieces.append(passed)
         if stream.committed:
             result.committed = True
+            if self._options.min_tokens_per_s:
+                self._measure(stream)
             self._wait("idle", self._options.idle_ns)
             held, self._pieces = b"".join(self._pieces), []
             self._listener.attempt_committed(result.status, result.headers, held)
@@ -272,12 +284,12 @@ class Attempt:
         due = now + span_ns
         if due >= self._options.total_at_ns:
             phase, due = "total", self._options.total_at_ns
-        earlier = due < self._due
+        earlier = min(due, self._pace_at) < self._due
         self._phase, self._due = phase, due
         if earlier:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._clock.call_later(max(due - now, 0), self._on_timer)
+            self._timer = self._clock.call_later(max(min(due, self._pace_at) - now, 0), self._on_timer)
 
     def _on_timer(self) -> None:
         """Progress moves `_due` without touching the timer: a timer that is early sets itself again."""
@@ -285,14 +297,33 @@ class Attempt:
         total_at = self._options.total_at_ns
         if self._paused and self._phase == "idle":
             self._due = max(self._due, now + self._options.idle_ns)
-        due = min(self._due, total_at)
-        if now < due:
+        slow = now >= self._pace_at and self._is_slow()
+        due = min(self._due, total_at, self._pace_at)
+        if now < due and not slow:
             self._timer = self._clock.call_later(due - now, self._on_timer)
             return
         self._timer = None
         if self._exchange is not None:
             self._exchange.cancel()
-        self.response_failed(TimedOut("total" if now >= total_at else self._phase, now - self.result.began_ns))
+        phase: TimeoutKind = "total" if now >= total_at else "token_rate" if slow and now < self._due else self._phase
+        self.response_failed(TimedOut(phase, now - self.result.began_ns))
+
+    def _measure(self, stream: StreamReader) -> None:
+        """Begin a window of the token rate."""
+        self._pace_at = self._clock.monotonic_ns() + RATE_WINDOW_NS
+        self._paced_bytes = stream.generated_bytes
+
+    def _is_slow(self) -> bool:
+        """Whether too little came in the window that has ended; else the next one begins. What a slow reader holds up does not count."""
+        stream = self.result.stream
+        if stream is None or self._said_its_end():
+            self._pace_at = _NEVER
+            return False
+        least = self._options.min_tokens_per_s * BYTES_PER_TOKEN * RATE_WINDOW_NS / SECOND
+        if not self._paused and stream.generated_bytes - self._paced_bytes < least:
+            return True
+        self._measure(stream)
+        return False
 
 
 class _Inflater:

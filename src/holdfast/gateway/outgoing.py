@@ -6,8 +6,8 @@ from holdfast.execution.attempt import AttemptOptions
 from holdfast.execution.upstream import Headers, UpstreamRequest
 from holdfast.gateway.asked import Asked
 from holdfast.gateway.endpoints import tool_call
+from holdfast.gateway.gate import Entry
 from holdfast.gateway.headers import translated_headers, upstream_headers
-from holdfast.gateway.options import Timeouts
 from holdfast.gateway.routing import Destination
 from holdfast.http.message import Request
 
@@ -49,5 +49,11 @@ def _to_tool(request: Request, destination: Destination) -> tuple[bytes, Headers
     return path, [pair for pair in request.headers if pair[0] not in own]
 
 
-def attempt_options(timeouts: Timeouts, total_at_ns: int, *, stream: bool) -> AttemptOptions:
-    return AttemptOptions(first_token_ns=timeouts.first_token_ns if stream else None, idle_ns=timeouts.idle_ns, total_at_ns=total_at_ns)
+def attempt_options(entry: Entry) -> AttemptOptions:
+    timeouts, stream = entry.agent.timeouts, entry.call.stream
+    return AttemptOptions(
+        first_token_ns=timeouts.first_token_ns if stream else None,
+        idle_ns=timeouts.idle_ns,
+        total_at_ns=entry.total_at_ns,
+        min_tokens_per_s=entry.agent.fallback.min_tokens_per_s if stream else 0,
+    )
