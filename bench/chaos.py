@@ -15,26 +15,20 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 
 import chaos_verdict
 import msgspec
 import programs
-from chaos_traffic import FORMATS, MODELS, TOOL_TOTAL_S, TOTAL_S, Call, Traffic
+from chaos_schedule import FAULTS, SERVERS, Schedule
+from chaos_traffic import FORMATS, TOOL_TOTAL_S, TOTAL_S, Call, Traffic
 from chaos_verdict import Check
 from exchange import Lines
 
 from holdfast.testing.simulated_provider.requests import Noted, Page
 
 CONVERSATIONS, WORKERS = 100, 2
-FAULTS = (
-    *("error-400", "error-401", "error-429", "error-500", "error-503", "error-529", "flaky-50", "refuse"),
-    *("slow-1000", "slow-4000", "stall-500", "stall-4000", "stream-15-60", "stream-15-2500", "hang"),
-    *("cut-before", "cut-stream", "end-early", "error-event-0", "error-event", "garbage", "garbage-shape", "garbage-http"),
-)
-TOOL_FAULTS = ("error-500", "error-503", "slow-500", "hang", "cut-before")
-TOOL = "orders"
-SERVERS = ("first", "reserve", "tool")
+QUIET_S = 12.0
+"""At the end nothing fails for so long, but the calls go on: by then everything has to be as it was."""
 _SAMPLE_S = 2.0
 
 _PRICES = '{"*": {input_per_million: 1, output_per_million: 4}}'
@@ -61,45 +55,6 @@ agents:
     on_unavailable: queue
 """
 _KEYS = {"CHAOS_KEY": "sk-real", "CHAOS_STEADY_KEY": "steady", "CHAOS_QUEUEING_KEY": "queueing"}
-
-
-@dataclass
-class Faults:
-    """Switches failures on and off. switched: wall ns, server, model, and the behaviour that began, "" when one ended."""
-
-    lines: dict[str, Lines]
-    seed: int
-    short: bool
-    switched: list[tuple[int, str, str, str]] = field(default_factory=list)
-
-    async def run(self) -> None:
-        """Until it is cancelled; ends what is switched on then."""
-        models = [*MODELS, TOOL]
-        try:
-            await asyncio.gather(*(self._go_through(model, number) for number, model in enumerate(models)))
-        finally:
-            for server in SERVERS:
-                for model in await self.lines[server].fetch("/faults"):
-                    await self._switch(server, model, None)
-
-    async def _go_through(self, model: str, number: int) -> None:
-        random = Random(self.seed * 1000 + number)
-        on, off = ((1.5, 3.0), (1.0, 2.5)) if self.short else ((3.0, 15.0), (2.0, 8.0))
-        while True:
-            faults = list(TOOL_FAULTS if model == TOOL else FAULTS)
-            random.shuffle(faults)
-            for fault in faults:
-                servers = ["tool"] if model == TOOL else ["first", "reserve"] if random.random() < 0.4 else ["first"]
-                await asyncio.sleep(random.uniform(*off))
-                for server in servers:
-                    await self._switch(server, model, fault)
-                await asyncio.sleep(random.uniform(*on))
-                for server in servers:
-                    await self._switch(server, model, None)
-
-    async def _switch(self, server: str, model: str, behaviour: str | None) -> None:
-        await self.lines[server].fetch("/faults", {"model": model, "behaviour": behaviour})
-        self.switched.append((time.time_ns(), server, model, behaviour or ""))
 
 
 @dataclass
@@ -130,25 +85,29 @@ class Observer:
             self.since[server] = page.next
 
 
-async def _drive(up: programs.Up, ports: dict[str, int], seconds: float, seed: int) -> tuple[Traffic, Faults, Observer]:
+async def _drive(up: programs.Up, ports: dict[str, int], seconds: float, seed: int) -> tuple[Traffic, Schedule, Observer]:
     lines = {server: Lines(port) for server, port in ports.items()}
-    traffic, faults = Traffic(up.port, seed), Faults(lines, seed, short=seconds < 600)
+    traffic, schedule = Traffic(up.port, seed), Schedule(lines, seed, short=seconds < 600)
     observer = Observer(lines, up)
-    running = asyncio.create_task(traffic.run(CONVERSATIONS))
-    helpers = [asyncio.create_task(faults.run()), asyncio.create_task(observer.run())]
-    await asyncio.wait([running, *helpers], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    for task in (running, *helpers):
-        if task.done():
-            task.result()  # none ends by itself but by an error
+    running, failing, observing = (asyncio.create_task(task) for task in (traffic.run(CONVERSATIONS), schedule.run(), observer.run()))
+    await _until({running, failing, observing}, seconds - QUIET_S)
+    failing.cancel()
+    await asyncio.gather(failing, return_exceptions=True)
+    await _until({running, observing}, QUIET_S)
     traffic.stopped = True
     await running
-    for task in helpers:
-        task.cancel()
-    await asyncio.gather(*helpers, return_exceptions=True)
+    observing.cancel()
+    await asyncio.gather(observing, return_exceptions=True)
     await observer.fetch()
     for line in lines.values():
         line.close()
-    return traffic, faults, observer
+    return traffic, schedule, observer
+
+
+async def _until(tasks: set[asyncio.Task[None]], seconds: float) -> None:
+    """For so long; none of the tasks ends by itself but by an error."""
+    for task in (await asyncio.wait(tasks, timeout=max(seconds, 1.0), return_when=asyncio.FIRST_COMPLETED))[0]:
+        task.result()
 
 
 def _endings(calls: list[Call]) -> None:
@@ -160,10 +119,10 @@ def _endings(calls: list[Call]) -> None:
     print(f"{'in all':40}" + "".join(f"{sum(call.kind == kind for call in calls):>11}" for kind in kinds))
 
 
-def _report(traffic: Traffic, faults: Faults, seconds: float, verdict: list[Check], journal: chaos_verdict.Journal) -> None:
+def _report(traffic: Traffic, schedule: Schedule, seconds: float, verdict: list[Check], journal: chaos_verdict.Journal) -> None:
     calls = traffic.calls
     _endings(calls)
-    begun = Counter(behaviour for _, _, _, behaviour in faults.switched if behaviour)
+    begun = Counter(window.fault for window in schedule.windows)
     print(
         f"\nfailures switched on: {begun.total()}, of {len(begun)} kinds: "
         + ", ".join(f"{name} {count}" for name, count in sorted(begun.items()))
@@ -199,19 +158,19 @@ def main() -> None:
                 programs.up(_CONFIG.format(**ports, prices=_PRICES, total_s=TOTAL_S, tool_s=TOOL_TOTAL_S), data, WORKERS, _KEYS)
             )
             before = up.workers
-            traffic, faults, observer = asyncio.run(_drive(up, ports, seconds, asked.seed))
+            traffic, schedule, observer = asyncio.run(_drive(up, ports, seconds, asked.seed))
             alive = up.workers == before
         journal = chaos_verdict.read_journal(data)
-    requests = chaos_verdict.by_id(list(record.values()) for record in observer.records.values())
+    requests = chaos_verdict.by_id({server: list(record.values()) for server, record in observer.records.items()}, schedule)
     verdict = chaos_verdict.checks(traffic.calls, requests, journal)
     verdict.append(Check("the providers' records are whole", f"{observer.lost} requests lost", not observer.lost))
     verdict.append(Check("no worker ended", "all live" if alive else "replaced", alive))
     verdict.append(chaos_verdict.memory(observer.samples, seconds))
-    missed = set(FAULTS) - {behaviour for *_, behaviour in faults.switched}
+    missed = set(FAULTS) - {window.fault for window in schedule.windows}
     verdict.append(
         Check("every failure was switched on", f"{len(FAULTS) - len(missed)} of {len(FAULTS)}", not missed, tuple(sorted(missed)))
     )
-    _report(traffic, faults, seconds, verdict, journal)
+    _report(traffic, schedule, seconds, verdict, journal)
     sys.exit(not all(check.holds for check in verdict))
 
 

@@ -1,12 +1,12 @@
 """What `bench/chaos.py` holds against each other: what the agents saw, what the providers were asked, what the journal says."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from chaos_schedule import Schedule
 from chaos_traffic import FORMATS, GRACE_S, Call
 
 from holdfast.events import ApiCall, Decision, Error
@@ -17,6 +17,7 @@ ALLOWED_ENDINGS = frozenset({"answer", "refused", "error", "error event", "cut",
 _STALE_NS = 1_100_000_000
 """A kept connection that the upstream closes within a second of a request, without a byte, is taken for stale, and the request sent once
 more: the upstream sees two requests, which are one attempt."""
+_AT_ONCE_NS = 100_000_000
 _SHOWN = 5
 
 
@@ -66,18 +67,32 @@ def _call_id(event: ApiCall) -> str:
     return params.user or str((params.metadata or {}).get("user_id", ""))
 
 
-def by_id(records: Iterable[list[Noted]]) -> dict[str, list[Noted]]:
-    """The requests that the providers noted, of each call, in order of time."""
-    found: dict[str, list[Noted]] = defaultdict(list)
-    for record in records:
+class Asked(NamedTuple):
+    """A request that a server noted. fault: what was switched on when it arrived, "" for nothing."""
+
+    server: str
+    noted: Noted
+    fault: str
+
+    def __str__(self) -> str:
+        return f"{self.noted.end} by {self.server}" + (f" ({self.fault})" if self.fault else "")
+
+
+Requests = dict[str, list[Asked]]
+
+
+def by_id(records: dict[str, list[Noted]], schedule: Schedule) -> Requests:
+    """The requests that the servers noted, of each call, in order of time."""
+    found: Requests = defaultdict(list)
+    for server, record in records.items():
         for noted in record:
-            found[noted.id].append(noted)
+            found[noted.id].append(Asked(server, noted, schedule.at(server, noted.model.rpartition(" ")[2], noted.began_ns)))
     for requests in found.values():
-        requests.sort(key=lambda noted: noted.began_ns)
+        requests.sort(key=lambda asked: asked.noted.began_ns)
     return found
 
 
-def checks(calls: list[Call], requests: dict[str, list[Noted]], journal: Journal) -> list[Check]:
+def checks(calls: list[Call], requests: Requests, journal: Journal) -> list[Check]:
     return [
         _ended_in_time(calls),
         _ended_well(calls),
@@ -106,71 +121,58 @@ def _ended_well(calls: list[Call]) -> Check:
     return _check("every call ends in an answer, a refusal, a passed-on failure, an error event or a cut", len(calls), odd)
 
 
-def _answers_were_given(calls: list[Call], requests: dict[str, list[Noted]]) -> Check:
+def _answers_were_given(calls: list[Call], requests: Requests) -> Check:
     answered = [call for call in calls if call.ending == "answer" and call.served_by != "reply"]
     made_up = [
-        f"{call.id} {call.kind} by {call.served_by}: {[noted.end for noted in requests[call.id]]}"
+        f"{call.id} {call.kind} by {call.served_by}: {_told(requests[call.id])}"
         for call in answered
-        if not any(noted.end == "served" for noted in requests.get(call.id, ()))
+        if not any(asked.noted.end == "served" for asked in requests.get(call.id, ()))
     ]
     return _check("every answer was given whole by a provider: no end is faked", len(answered), made_up)
 
 
-def _nothing_twice(requests: dict[str, list[Noted]]) -> Check:
+def _nothing_twice(requests: Requests) -> Check:
     twice = []
-    for call_id, noted in requests.items():
-        served = [request for request in noted if request.end == "served"]
-        if len(served) > 1 or (served and noted[-1].began_ns > served[0].ended_ns):
-            twice.append(f"{call_id}: " + ", ".join(f"{request.model} {request.end}" for request in noted))
+    for call_id, asked in requests.items():
+        served = [each.noted for each in asked if each.noted.end == "served"]
+        if len(served) > 1 or (served and asked[-1].noted.began_ns > served[0].ended_ns):
+            twice.append(f"{call_id}: {_told(asked)}")
     return _check("no request that was served is sent again", len(requests), twice)
 
 
-def _posts_once(calls: list[Call], requests: dict[str, list[Noted]]) -> Check:
+def _posts_once(calls: list[Call], requests: Requests) -> Check:
     posts = [call for call in calls if call.kind == "POST"]
-    again = [
-        f"{call.id}: {', '.join(request.end for request in requests[call.id])}" for call in posts if len(requests.get(call.id, ())) > 1
-    ]
+    again = [f"{call.id}: {_told(requests[call.id])}" for call in posts if len(requests.get(call.id, ())) > 1]
     return _check("no POST to a tool is sent twice", len(posts), again)
 
 
-def _attempts(noted: list[Noted]) -> list[Noted]:
-    """Requests less those that met a stale connection and were sent once more."""
-    found: list[Noted] = []
-    for request in noted:
-        if found and _met_stale(found[-1], request):
-            found[-1] = request
-        else:
-            found.append(request)
-    return found
+def _told(requests: list[Asked]) -> str:
+    return ", ".join(map(str, requests))
 
 
-def _met_stale(first: Noted, second: Noted) -> bool:
-    """Whether `second` may be `first` sent once more: the same words, at once, after a failure that left no answer."""
-    same = (first.path, first.model) == (second.path, second.model)
-    return (
-        same
-        and first.end == "failed"
-        and 0 <= second.began_ns - first.ended_ns < 50_000_000
-        and first.ended_ns - first.began_ns < _STALE_NS
-    )
+def _met_stale(first: Asked, second: Asked) -> bool:
+    """Whether `second` may be `first` once more, which the server had closed its connection on without a byte."""
+    waited_ns = second.noted.began_ns - first.noted.ended_ns
+    at_once = 0 <= waited_ns < _AT_ONCE_NS and first.noted.ended_ns - first.noted.began_ns < _STALE_NS
+    return first.fault == "cut-before" and first.noted.end == "failed" and first.server == second.server and at_once
 
 
-def _requests_have_events(requests: dict[str, list[Noted]], journal: Journal) -> Check:
+def _requests_have_events(requests: Requests, journal: Journal) -> Check:
     seen = sum(map(len, requests.values()))
-    stale, missing = 0, []
-    for call_id, noted in requests.items():
+    again, missing = 0, []
+    for call_id, asked in requests.items():
         recorded = len(journal.attempts.get(call_id, ()))
-        spare = len(noted) - recorded
+        spare = len(asked) - recorded
         if spare > 0:
-            excused = min(spare, len(noted) - len(_attempts(noted)))
-            stale += excused
+            excused = min(spare, sum(map(_met_stale, asked, asked[1:])))
+            again += excused
             if spare > excused:
-                missing.append(f"{call_id}: {len(noted)} requests ({', '.join(request.end for request in noted)}), {recorded} events")
-    more = f" ({stale} more were sent again because their connection closed at once)"
+                missing.append(f"{call_id}: {recorded} events of {_told(asked)}")
+    more = f" ({again} more were sent again because their connection closed at once)"
     return _check("every request that a provider saw has its event", seen, missing, more)
 
 
-def _events_have_requests(requests: dict[str, list[Noted]], journal: Journal) -> Check:
+def _events_have_requests(requests: Requests, journal: Journal) -> Check:
     recorded = sum(map(len, journal.attempts.values()))
     missing = [
         f"{call_id}: {len(attempts)} events, {len(requests.get(call_id, ()))} requests ({', '.join(attempts)})"
