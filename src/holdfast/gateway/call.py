@@ -6,6 +6,8 @@ written to the journal before the answer's last byte goes out.
 
 from collections.abc import Mapping
 
+from msgspec import structs
+
 from holdfast.clock import Timer
 from holdfast.errors import MalformedRequest, Withdrawn
 from holdfast.events.error import RecoveryAction
@@ -15,6 +17,7 @@ from holdfast.gateway import refusals
 from holdfast.gateway.admission import Cost
 from holdfast.gateway.arrival import Arrival, Times, arrive
 from holdfast.gateway.asked import Asked, asked_of
+from holdfast.gateway.continuation import Continuation, continuation_of
 from holdfast.gateway.ending import Ending
 from holdfast.gateway.endpoints import Endpoint
 from holdfast.gateway.gate import Admitted, Denied, killed, killed_in_stream, killed_tool
@@ -44,6 +47,8 @@ class GuardedCall:
         self._endpoint = endpoint
         self._format = endpoint.format
         self._request = request
+        self._body = request.body
+        self._continuation: Continuation | None = None
         began_ns = parts.clock.monotonic_ns()
         self._times = Times(began_ns, began_ns + caller.agent.timeouts.total_ns)
         self._call_id = parts.new_id()
@@ -127,7 +132,7 @@ class GuardedCall:
         asked = self._asked
         if asked is None or asked.destination is not destination:
             try:
-                self._asked = asked = asked_of(self._entry, self._request.body, destination)
+                self._asked = asked = asked_of(self._entry, self._body, destination)
             except Untranslatable as error:
                 self._pass_over(refusals.untranslatable(error, destination.label))
                 return
@@ -184,12 +189,18 @@ class GuardedCall:
         self._ending.clamped = attempt.rewrite.max_output
         if self._hedge is not None:
             self._won(attempt)
-        if not self._killed_tools or not self._stopped_by_tool():
-            self._ending.begun(status, headers, data)
+        if self._killed_tools and self._stopped_by_tool():
+            return
+        if self._continuation is not None:
+            self._ending.write(self._continuation.passed(data))
+            return
+        if self._caller.agent.fallback.continue_streams:
+            self._continuation = continuation_of(self._format, self._call, self._body, data)
+        self._ending.begun(status, headers, data)
 
     def data(self, attempt: TargetAttempt, data: bytes) -> None:
         if not self._killed_tools or not self._stopped_by_tool():
-            self._ending.write(data)
+            self._ending.write(data if self._continuation is None else self._continuation.passed(data))
 
     def _won(self, attempt: TargetAttempt) -> None:
         """The attempt serves the call; the one beside it, if any, is given up."""
@@ -203,6 +214,8 @@ class GuardedCall:
 
     def ended(self, attempt: TargetAttempt, result: AttemptResult, answer: Answer | None, cost: Cost) -> None:
         self._ending.clamped = attempt.rewrite.max_output
+        if self._continuation is not None:
+            answer = self._continuation.ended(result, answer)
         answered = answer is not None and answer.complete and result.error is None
         if self._hedge is not None and not answered:
             hedge, self._hedge = self._hedge, None
@@ -247,7 +260,10 @@ class GuardedCall:
         left_ns = self._times.total_at_ns - parts.clock.monotonic_ns()
         wait_ns: int | None = None
         recovery: RecoveryAction = "none"
-        if not result.committed:
+        if result.committed:
+            if left_ns > 0 and isinstance(following, Destination) and self._go_on_with(result):
+                recovery = "continued"
+        else:
             wait_ns = self._recovery.retry_in_ns(result, left_ns, parts.clock, parts.uniform(), last=following is None)
             if wait_ns is not None:
                 recovery = "retried"
@@ -262,6 +278,16 @@ class GuardedCall:
         else:
             self._ending.cut_short(result, answer, cost)
             self._give_up(result)
+
+    def _go_on_with(self, result: AttemptResult) -> bool:
+        """Whether the stream that broke off can be continued; the next target is then asked for the rest of it."""
+        continuation = self._continuation
+        if continuation is None or self._format is None or not continuation.possible:
+            return False
+        result.held = b""  # the pieces of an event without its end
+        self._body = continuation.request()
+        self._entry = structs.replace(self._entry, call=self._format.parse(self._body))
+        return True
 
     def _try_again(self) -> None:
         try:

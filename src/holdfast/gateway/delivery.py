@@ -58,7 +58,9 @@ class Delivery:
         being faked. What no upstream said becomes 503 (no connection), 504 (time-out) or 502.
         """
         cut = isinstance(result.error, ConnectionCut)
-        if self.started or (result.stream is not None and (cut or result.error is None)):
+        if self.started and result.stream is None and not result.committed:  # of an attempt to go on with what had broken off
+            self.refusal(upstream_failed(502, describe_failure(result, served_by)))
+        elif self.started or (result.stream is not None and (cut or result.error is None)):
             if not self.started:
                 self.start(result.status, result.headers, b"")
             self._broken_stream(result, served_by)

@@ -75,7 +75,7 @@ class Ending:
         if not self.flush():
             return
         self._end()
-        if result.committed:
+        if self._delivery.started:
             self._delivery.end(result.held)
             return
         self._delivery.own = self._own_headers(self._record.attempts, cost)
