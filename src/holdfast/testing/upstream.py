@@ -10,13 +10,17 @@ _EVENTS: Headers = ((b"content-type", b"text/event-stream"),)
 
 
 class MemoryExchange:
-    """A `holdfast.execution.upstream.Exchange` whose answer the test gives; after its end, or when cancelled, it says nothing more."""
+    """A `holdfast.execution.upstream.Exchange` whose answer the test gives; after its end, or when cancelled, it says nothing more.
+
+    left: while set, hears of the cancelling.
+    """
 
     def __init__(self, request: UpstreamRequest, receiver: Receiver) -> None:
         self.request = request
         self.cancelled = False
         self.paused = False
         self.over = False
+        self.left: Callable[[], None] | None = None
         self._receiver = receiver
 
     def pause(self) -> None:
@@ -26,8 +30,11 @@ class MemoryExchange:
         self.paused = False
 
     def cancel(self) -> None:
-        self.cancelled = self.cancelled or not self.over
-        self.over = True
+        if self.over:
+            return
+        self.cancelled = self.over = True
+        if self.left is not None:
+            self.left()
 
     def start(self, status: int = 200, headers: Headers = _EVENTS) -> None:
         """The head of an answer, by default of an event stream."""
