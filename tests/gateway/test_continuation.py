@@ -71,7 +71,7 @@ def test_the_continuation_may_itself_be_continued(gateway: Build) -> None:
         if number < 2:
             world.upstream.latest.fail(ConnectionCut("reset"))
     asked = msgspec.json.decode(world.upstream.latest.request.body)["messages"]
-    assert asked[-2]["content"] == "One, two,"
+    assert asked[-2]["content"] == "One, two, "
     world.upstream.latest.data(END % b"c2")
     world.upstream.latest.end()
     assert text(response.body) == world.recorder.decisions[0].answer == "One, two, three."

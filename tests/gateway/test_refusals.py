@@ -145,7 +145,7 @@ def test_an_unknown_key_is_refused_with_403_in_the_formats_own_words(gateway: Bu
 
 def test_without_any_target_a_call_is_refused_with_503(gateway: Build) -> None:
     world = gateway("agents: {a: {routes: {only: [simulated/*], '*': [anthropic/*]}}}")
-    response = world.call("POST", "/v1/chat/completions", CHAT)
+    response = world.call("POST", "/v1/embeddings", {"model": "m", "input": "text"})  # which Anthropic has not, and nobody can translate
     assert (response.status, told(response)["code"], header(response, "retry-after")) == (503, "no_target", "5")
     assert [error.recovery_action for error in world.recorder.errors] == ["refused"]
 

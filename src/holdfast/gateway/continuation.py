@@ -3,13 +3,13 @@
 from holdfast.errors import GarbageReceived
 from holdfast.execution.attempt import AttemptResult
 from holdfast.wire.call import Answer, Call, Rewrite, WireFormat
-from holdfast.wire.splice import Splice, splice
+from holdfast.wire.translation import splice
 
 
 class Continuation:
     """Follows what the agent gets of one streamed answer. The whole of it is read once more, as one answer, for the record."""
 
-    def __init__(self, joined: Splice, wire_format: WireFormat, call: Call) -> None:
+    def __init__(self, joined: splice.Continuation, wire_format: WireFormat, call: Call) -> None:
         self._splice = joined
         self._reader = wire_format.stream(call, Rewrite())
         self._resumed = False
@@ -54,7 +54,7 @@ class Continuation:
 
 def continuation_of(wire_format: WireFormat | None, call: Call, body: bytes, begun: bytes) -> Continuation | None:
     """For a streamed answer to `body` of which `begun` has come; None where it cannot be continued."""
-    joined = None if wire_format is None or not call.stream else splice(wire_format.name, body)
+    joined = None if wire_format is None or not call.stream else splice.continuation(wire_format.name, body)
     if joined is None or wire_format is None:
         return None
     continuation = Continuation(joined, wire_format, call)

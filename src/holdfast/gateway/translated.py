@@ -14,7 +14,7 @@ def translated(entry: Entry, body: bytes, destination: Destination) -> tuple[Ent
     """The entry and the body as the destination's format has them; raises Untranslatable."""
     spoken = entry.endpoint.format
     assert spoken is not None
-    translation = between(spoken.name, destination.format)
+    translation = between(spoken.name, destination.format, destination.model)
     assert translation is not None
     endpoint = GENERATING[destination.format]
     assert endpoint.format is not None

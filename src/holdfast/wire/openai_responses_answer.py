@@ -101,7 +101,7 @@ def answer(response: Response, items: list[Item], complete: bool) -> Answer:
         refusal="".join(refusals),
         tool_calls=tuple(calls),
         finish_reason=(response.incomplete_details and response.incomplete_details.reason) or response.status or "",
-        usage=_usage(response, items),
+        usage=reported_usage(response, items),
         confidence=exp(min(sum(logprobs) / len(logprobs), 0.0)) if logprobs else None,
         turns=tuple([reader.turn(item) for item in items]),
         hosted=tuple([item.kind.removesuffix("_call") for item in items if _is_hosted(item.kind)]),
@@ -126,7 +126,7 @@ def _read_part(part: Part, texts: list[str], refusals: list[str], logprobs: list
         logprobs += [token.logprob for token in _read_logprobs(part.logprobs) or ()]
 
 
-def _usage(response: Response, items: list[Item]) -> Usage | None:
+def reported_usage(response: Response, items: list[Item]) -> Usage | None:
     """None where nothing, or nonsense, was reported."""
     try:
         usage, tools = _read_usage(response.usage), _read_tool_usage(response.tool_usage)
