@@ -45,16 +45,21 @@ limits:
 agents:
   steady:
     key: env:CHAOS_STEADY_KEY
-    routes: {{"*": [first/*, first-messages/*, reserve/*, reserve-messages/*]}}
+    routes: {{"*": [first/*, reserve-messages/*, reserve/*]}}
     timeouts: &timeouts {{connect: 2s, first_token: 2s, idle: 1500ms, total: {total_s:.0f}s}}
     limits: [{{calls: 10000000, per: hour}}]
+    fallback: {{continue_streams: true, content_filter: true}}
+  spoken:
+    key: env:CHAOS_SPOKEN_KEY
+    routes: {{"*": [first-messages/*, reserve/*, {{reply: "Please come back later."}}]}}
+    timeouts: *timeouts
   queueing:
     key: env:CHAOS_QUEUEING_KEY
-    routes: {{"*": [first/*, first-messages/*]}}
+    routes: {{"*": [first/*]}}
     timeouts: *timeouts
     on_unavailable: queue
 """
-_KEYS = {"CHAOS_KEY": "sk-real", "CHAOS_STEADY_KEY": "steady", "CHAOS_QUEUEING_KEY": "queueing"}
+_KEYS = {"CHAOS_KEY": "sk-real", "CHAOS_STEADY_KEY": "steady", "CHAOS_SPOKEN_KEY": "spoken", "CHAOS_QUEUEING_KEY": "queueing"}
 
 
 @dataclass

@@ -28,7 +28,7 @@ TOOLS: dict[str, list[Any]] = {
     "responses": [{"type": "function", "name": name, "description": name, "parameters": _SCHEMA} for name in _NAMES],
     "messages": [{"name": name, "description": name, "input_schema": _SCHEMA} for name in _NAMES],
 }
-AGENTS = ("steady", "queueing")
+AGENTS = ("steady", "spoken", "queueing")
 
 
 @dataclass(slots=True)

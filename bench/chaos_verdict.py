@@ -134,7 +134,7 @@ def _answers_were_given(calls: list[Call], requests: Requests) -> Check:
 def _nothing_twice(requests: Requests) -> Check:
     twice = []
     for call_id, asked in requests.items():
-        served = [each.noted for each in asked if each.noted.end == "served"]
+        served = [each.noted for each in asked if each.noted.end == "served" and each.fault != "refuse"]  # another is asked on purpose
         if len(served) > 1 or (served and asked[-1].noted.began_ns > served[0].ended_ns):
             twice.append(f"{call_id}: {_told(asked)}")
     return _check("no request that was served is sent again", len(requests), twice)

@@ -37,7 +37,12 @@ agents:
     timeouts: {first_token: 20s, idle: 20s, total: 120s}
     fallback: {continue_streams: %s}
 """
-RESERVES = {"chat": "{kind: openai, base_url: 'http://127.0.0.1:2/v1', api_key: env:KEY}"}
+RESERVES = {
+    "chat": "{kind: openai, base_url: 'http://127.0.0.1:2/v1', api_key: env:KEY}",
+    "messages": "{kind: anthropic, base_url: 'http://127.0.0.1:2', api_key: env:KEY}",
+    "responses": "{kind: openai, base_url: 'http://127.0.0.1:2/v1', api_key: env:KEY, formats: [openai-responses]}",
+}
+"""The format in which the reserve is spoken to; the agent speaks chat."""
 
 FAILURES = ["error-500", "error-503", "error-529", "error-429", "error-401", "cut-before", "end-early-0", "error-event-0"]
 FAILURES += ["garbage", "garbage-shape", "garbage-http", "error-event-1"]
