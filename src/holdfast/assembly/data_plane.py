@@ -31,6 +31,7 @@ from holdfast.http.server import Server, ServerOptions, serve
 from holdfast.policy.history import Conversations, Places
 from holdfast.policy.kill import Kills
 from holdfast.policy.limit import LimitReached
+from holdfast.policy.loop_guard import LoopGuard
 from holdfast.shared import presence
 from holdfast.shared.rate_tables import RateTables
 from holdfast.store.journal import Journal
@@ -163,6 +164,7 @@ def _parts(options: GatewayOptions, clock: SystemClock, client: Client, gate: Ga
         conversations=Conversations(hooks.places),
         routing=Routing(options.providers, options.tools),
         allowances=RetryAllowances(clock),
+        loop_guard=LoopGuard(),
         in_progress=set(),
         uniform=source.random,
         bits=source.getrandbits,

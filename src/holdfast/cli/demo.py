@@ -29,6 +29,7 @@ agents:
     retries: {{max: 1}}
   research:                     # its model has a bad day and calls the same tool for ever
     routes: {{assistant: [backup/sim-loop]}}
+    loop_guard: off             # it would end this after eight calls; here is to be seen what a limit does
 """
 _PAUSE_S = 1.2
 

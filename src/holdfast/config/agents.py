@@ -7,6 +7,7 @@ from holdfast.config.addresses import check_name
 from holdfast.config.document import Section, Value
 from holdfast.config.fallback import read_fallback, read_hedge, read_retries
 from holdfast.config.limits import read_limits
+from holdfast.config.loops import read_loop_guard
 from holdfast.config.quantities import duration_ns, shown
 from holdfast.config.rates import read_rates
 from holdfast.errors import SecretError, did_you_mean
@@ -52,6 +53,7 @@ def _agent(name: str, section: Section, providers: Mapping[str, ProviderOptions]
         retries=read_retries(section.section("retries")),
         fallback=read_fallback(section.section("fallback")),
         hedge_after_ns=read_hedge(section.section("hedge")),
+        loop_guard=read_loop_guard(section),
         content=section.read("content", _content, "full"),
     )
     section.close()

@@ -17,6 +17,7 @@ ErrorType = Literal[
     "limits_unavailable",
     "tool_error",
     "cancelled",
+    "loop",
     "internal",
 ]
 RecoveryAction = Literal[
@@ -32,6 +33,9 @@ RecoveryAction = Literal[
     "rolled_back",
     "none",
 ]
+DENIED: tuple[RecoveryAction, ...] = ("refused", "loop_stopped")
+"""Those of calls that were not made, which count as refusals and not among the errors."""
+
 Severity = Literal["critical", "warning", "info"]
 
 

@@ -13,7 +13,7 @@ from holdfast.errors import MalformedRequest, Withdrawn
 from holdfast.events.error import RecoveryAction
 from holdfast.execution.attempt import AttemptResult
 from holdfast.execution.upstream import Headers
-from holdfast.gateway import refusals
+from holdfast.gateway import loops, refusals
 from holdfast.gateway.admission import Cost
 from holdfast.gateway.arrival import Arrival, Times, arrive
 from holdfast.gateway.asked import Asked, asked_of
@@ -100,10 +100,12 @@ class GuardedCall:
             return
         if arrival.claim is not None and arrival.claim.continues is None:
             self._record.interaction_started()
-        if destinations:
-            self._admit()
-        else:
+        if not destinations:
             self._ending.refused(refusals.no_destination(self._call.model))
+        elif (stop := loops.checked(self._parts, arrival)) is not None:
+            self._ending.refused(stop)
+        else:
+            self._admit()
 
     def _identify(self, price: int | None = None) -> Arrival:
         arrival = arrive(self._parts, self._caller, self._endpoint, self._call, self._call_id, self._times, price)

@@ -8,7 +8,7 @@ from holdfast.clock import SECOND
 from holdfast.errors import StorageError
 from holdfast.execution.attempt import AttemptResult
 from holdfast.execution.upstream import Headers
-from holdfast.gateway import refusals
+from holdfast.gateway import loops, refusals
 from holdfast.gateway.admission import Cost
 from holdfast.gateway.arrival import Arrival
 from holdfast.gateway.delivery import Delivery
@@ -113,7 +113,10 @@ class Ending:
 
     def refused(self, refusal: Refusal) -> None:
         """With a denial; nothing was spent on it."""
-        self._record.refusal(refusal)
+        if refusal.kind == loops.KIND:
+            self._record.loop(refusal.message, stopped=True)
+        else:
+            self._record.refusal(refusal)
         if self.flush():
             self._end()
             self._return_claim()
@@ -168,6 +171,7 @@ class Ending:
         if self._format is not None and self._format.resumable and answer.response_id and origin.interaction:
             tokens = 0 if answer.usage is None else answer.usage.input + answer.usage.output
             conversations.remember_response(origin.agent, answer.response_id, origin.interaction, tokens)
+            loops.answered(self._parts, origin, answer)
         if self._claim is not None:
             conversations.answered(self._claim, answer.turns, self._call_id)
             self._claim = None

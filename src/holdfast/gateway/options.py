@@ -7,6 +7,7 @@ from msgspec import Struct
 from holdfast.clock import SECOND
 from holdfast.execution.upstream import Origin
 from holdfast.policy.limit import Limit
+from holdfast.policy.loop_guard import LoopOptions
 from holdfast.policy.rate import Rate
 from holdfast.policy.retry import RetryOptions
 from holdfast.pricing import PriceList, matches
@@ -121,7 +122,7 @@ class AgentOptions(Struct, frozen=True, kw_only=True):
 
     key: the virtual key that it sends; "" accepts any key, or none, from loopback. routes: model name as the agent sends it to
     targets in order; "*" is any other. Without a matching route a call goes to the first provider that speaks its format. hedge_after_ns:
-    silence after which a second attempt is made beside the first, None: never.
+    silence after which a second attempt is made beside the first, None: never. loop_guard: None: off.
     default_max_output: tokens assumed, and inserted, for a call without a bound under a spend limit. based_on: the agent of the
     configuration that this one is a copy of, "" for those of the configuration itself.
     """
@@ -137,6 +138,7 @@ class AgentOptions(Struct, frozen=True, kw_only=True):
     retries: RetryOptions = RetryOptions()
     fallback: FallbackOptions = FallbackOptions()
     hedge_after_ns: int | None = None
+    loop_guard: LoopOptions | None = LoopOptions()
     default_max_output: int = 16_384
     content: Literal["full", "off"] = "full"
 

@@ -15,6 +15,7 @@ from holdfast.gateway.recovery import RetryAllowances
 from holdfast.gateway.routing import Routing
 from holdfast.policy.history import Conversations
 from holdfast.policy.limit import LimitReached
+from holdfast.policy.loop_guard import LoopGuard
 
 
 class InProgress(Protocol):
@@ -36,6 +37,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     conversations: Conversations
     routing: Routing
     allowances: RetryAllowances
+    loop_guard: LoopGuard
     in_progress: set[InProgress]
     uniform: Callable[[], float]
     bits: Callable[[int], int]

@@ -160,6 +160,10 @@ class CallRecord:
         kind: ErrorType = "parsing" if refusal.kind == "invalid_request" else "refused"
         self._error(kind, refusal.message, recovery="refused", severity="warning")
 
+    def loop(self, message: str, *, stopped: bool) -> None:
+        """The agent goes round in circles; stopped: so the call is refused, else it goes on."""
+        self._error("loop", message, recovery="loop_stopped" if stopped else "none", severity="warning")
+
     def _error(
         self, error_type: ErrorType, message: str, *, severity: Severity, recovery: RecoveryAction = "none", detail: str = ""
     ) -> None:

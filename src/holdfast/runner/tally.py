@@ -1,6 +1,7 @@
 """Counts what a run does while its events pass on their way to the journal."""
 
 from holdfast.events import ApiCall, Decision, Error, Event
+from holdfast.events.error import DENIED
 from holdfast.events.usage import Usage
 from holdfast.execution.recording import Recorder
 
@@ -53,11 +54,11 @@ class Tally:
             self._error(event)
 
     def _error(self, error: Error) -> None:
-        if error.recovery_action == "refused":
+        if error.recovery_action in DENIED:
             self.refusals += 1
         elif error.recovery_action != "queued":  # what only had to wait is no failure
             self.errors += 1
-        if error.recovery_action in ("refused", "none"):
+        if error.recovery_action in (*DENIED, "none"):
             self.last_error = error.message
 
     def _attempt(self, call: ApiCall) -> None:

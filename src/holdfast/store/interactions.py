@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from holdfast.clock import SECOND
 from holdfast.events import ApiCall, Decision, Error, InteractionStarted, LimitRefusal
+from holdfast.events.error import DENIED
 from holdfast.events.usage import Usage
 from holdfast.money import Nano
 
@@ -159,7 +160,7 @@ class _Tally:
             self._of_decisions.add(event.cost, event.cost_source == "free")
             self._usage = _sum(self._usage, event.usage)
         elif isinstance(event, Error):
-            self._refused += event.recovery_action == "refused"  # a limit's refusal too: its LimitRefusal is the numbers to it
+            self._refused += event.recovery_action in DENIED  # a limit's refusal too: its LimitRefusal is the numbers to it
 
     def summary(self) -> InteractionSummary:
         money = self._of_calls if self._counts[ApiCall] else self._of_decisions  # decisions recorded by an agent itself have no calls

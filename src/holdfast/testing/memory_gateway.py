@@ -16,6 +16,7 @@ from holdfast.http.message import Request
 from holdfast.policy.history import Conversations, Places
 from holdfast.policy.kill import Kill, KillMode, KillScope
 from holdfast.policy.limit import LimitReached
+from holdfast.policy.loop_guard import LoopGuard
 from holdfast.shared.rate_tables import RateTables
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.exchange import MemoryResponse, request
@@ -70,6 +71,7 @@ class MemoryGateway:
                 conversations=self.conversations,
                 routing=Routing(options.providers, options.tools),
                 allowances=RetryAllowances(self.clock),
+                loop_guard=LoopGuard(),
                 in_progress=set(),
                 uniform=lambda: jitter,
                 bits=Random(seed).getrandbits,  # noqa: S311 - numbers events, the same in every run
