@@ -47,7 +47,7 @@ RESERVES = {
 FAILURES = ["error-500", "error-503", "error-529", "error-429", "error-401", "cut-before", "end-early-0", "error-event-0"]
 FAILURES += ["garbage", "garbage-shape", "garbage-http", "error-event-1"]
 """The last: its first token and its error come in one piece, so that nothing has been passed on yet."""
-SLOW = ["stall-40000", "slow-40000", "hang"]
+SLOW = ["stall-70000", "slow-70000", "hang"]
 BEGUN = ["cut-stream-1", "cut-stream-2", "end-early-1"]
 REFUSED = "no connection"
 DEAD_NS = 30 * SECOND
@@ -117,7 +117,7 @@ class Airline:
             serve(exchange, self.reserve.application)
             return
         asked = msgspec.json.decode(exchange.request.body)
-        fails = self._failure(stream=asked["stream"])
+        fails = self._failure()
         if fails:
             self.failed[fails] += 1
         if fails in BEGUN and asked["stream"]:
@@ -128,15 +128,11 @@ class Airline:
         self.primary.faults.switch(Fault("*", fails or None))
         serve(exchange, self.primary.application)
 
-    def _failure(self, *, stream: bool) -> str:
-        """How the primary fails at this request, "" when it does not. Not streamed, it is left out that it hangs: that takes the whole of
-        the call's time, as the configuration has it."""
-        dead = self.world.clock.monotonic_ns() // DEAD_NS % 2
-        if dead:
-            return self.random.choice([REFUSED, "hang"] if stream else [REFUSED])
-        if self.random.random() < 0.5:
-            return ""
-        return self.random.choice([*FAILURES, *BEGUN, *SLOW, REFUSED] if stream else [*FAILURES, *BEGUN, REFUSED])
+    def _failure(self) -> str:
+        """How the primary fails at this request, "" when it does not."""
+        if self.world.clock.monotonic_ns() // DEAD_NS % 2:
+            return self.random.choice([REFUSED, "hang"])
+        return self.random.choice([*FAILURES, *BEGUN, *SLOW, REFUSED]) if self.random.random() < 0.5 else ""
 
 
 class Agent:
