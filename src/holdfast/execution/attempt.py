@@ -34,12 +34,14 @@ _NEVER = 1 << 62
 class AttemptOptions(Struct, frozen=True, kw_only=True):
     """first_token_ns: from the attempt's beginning to the first real token of a stream; None when no stream was asked for. idle_ns:
     between two pieces of a stream. total_at_ns: monotonic instant at which the whole call ends, retries and fallbacks included.
-    min_tokens_per_s: of a stream after its first token, over `RATE_WINDOW_NS`; 0: any rate will do."""
+    min_tokens_per_s: of a stream after its first token, over `RATE_WINDOW_NS`; 0: any rate will do. answer_ns: from the beginning to the
+    end of an answer that is read whole; None: until total."""
 
     first_token_ns: int | None
     idle_ns: int
     total_at_ns: int
     min_tokens_per_s: float = 0
+    answer_ns: int | None = None
 
 
 class AttemptResult(Struct, kw_only=True):
@@ -116,11 +118,13 @@ class Attempt:
 
     def start(self) -> None:
         """Send the request. The listener may hear of a failure before this returns."""
-        first_token_ns = self._options.first_token_ns
-        if first_token_ns is None:
-            self._wait("total", _NEVER)
-        else:
+        first_token_ns, answer_ns = self._options.first_token_ns, self._options.answer_ns
+        if first_token_ns is not None:
             self._wait("first_token", first_token_ns)
+        elif answer_ns is not None:
+            self._wait("answer", answer_ns)
+        else:
+            self._wait("total", _NEVER)
         request, self._request = self._request, None  # how long it is needed, the transport knows: its body may be long, a stream too
         assert request is not None
         self._exchange = self._upstream.send(request, self)

@@ -131,7 +131,7 @@ class GuardedCall:
         asked = self._asked
         if asked is None or asked.destination is not destination:
             try:
-                self._asked = asked = asked_of(self._entry, self._body, destination)
+                self._asked = asked = asked_of(self._entry, self._body, destination, last=self._next is None)
             except Untranslatable as error:
                 self._pass_over(refusals.untranslatable(error, destination.label))
                 return

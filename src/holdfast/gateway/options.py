@@ -21,11 +21,13 @@ UNRELEASED = "unreleased"
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
-    """In nanoseconds. first_token: of a streamed call, from the beginning of an attempt to its first real token; an answer that is not
-    streamed has until `total`. idle: between two pieces of a stream. total: everything, retries and fallbacks too."""
+    """In nanoseconds. first_token: of a streamed call, from the beginning of an attempt to its first real token. answer: of any other, from
+    the beginning of an attempt to its end; None: half of what is left of `total` where another target is left, else all of it. idle:
+    between two pieces of a stream. total: everything, retries and fallbacks too."""
 
     connect_ns: int = 5 * SECOND
     first_token_ns: int = 60 * SECOND
+    answer_ns: int | None = None
     idle_ns: int = 60 * SECOND
     total_ns: int = 600 * SECOND
 

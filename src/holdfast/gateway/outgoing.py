@@ -37,11 +37,17 @@ def upstream_request(request: Request, asked: Asked, body: bytes, withdrawn: Cal
     )
 
 
-def attempt_options(entry: Entry) -> AttemptOptions:
-    timeouts, stream = entry.agent.timeouts, entry.call.stream
+def attempt_options(entry: Entry, now_ns: int, *, last: bool) -> AttemptOptions:
+    """last: no other target is left, so that this one may take all the time there is."""
+    timeouts, stream, answer_ns = entry.agent.timeouts, entry.call.stream, entry.agent.timeouts.answer_ns
+    if entry.endpoint.format is None:  # how long what passes unread may take is not known here
+        answer_ns = None
+    elif answer_ns is None and not last:
+        answer_ns = (entry.total_at_ns - now_ns) // 2
     return AttemptOptions(
         first_token_ns=timeouts.first_token_ns if stream else None,
         idle_ns=timeouts.idle_ns,
         total_at_ns=entry.total_at_ns,
         min_tokens_per_s=entry.agent.fallback.min_tokens_per_s if stream else 0,
+        answer_ns=answer_ns,
     )

@@ -73,7 +73,7 @@ class TargetAttempt:
                 body = wire_format.rewrite(body, call, rewrite)
         self.sent = len(body)
         outgoing = upstream_request(request, asked, body, self.withdrawn, idempotency_key)
-        options = attempt_options(entry)
+        options = attempt_options(entry, self._parts.clock.monotonic_ns(), last=asked.last)
         read_stream = None if wire_format is None else self._stream_reader
         self._attempt = attempt = Attempt(self._parts.upstream, outgoing, options, self._parts.clock, self, read_stream)
         attempt.start()

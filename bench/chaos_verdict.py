@@ -1,0 +1,205 @@
+"""What `bench/chaos.py` holds against each other: what the agents saw, what the providers were asked, what the journal says."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from chaos_schedule import Schedule
+from chaos_traffic import FORMATS, GRACE_S, Call
+
+from holdfast.events import ApiCall, Decision, Error
+from holdfast.store.reader import JournalReader
+from holdfast.testing.simulated_provider.requests import Noted
+
+ALLOWED_ENDINGS = frozenset({"answer", "refused", "error", "error event", "cut", "garbage"})
+_STALE_NS = 1_100_000_000
+"""A kept connection that the upstream closes within a second of a request, without a byte, is taken for stale, and the request sent once
+more: the upstream sees two requests, which are one attempt."""
+_AT_ONCE_NS = 100_000_000
+_SHOWN = 5
+
+
+class Check(NamedTuple):
+    """A promise and what was found. found: examples of what breaks it."""
+
+    promise: str
+    measured: str
+    holds: bool
+    found: tuple[str, ...] = ()
+
+
+class _Params(msgspec.Struct):
+    user: str = ""
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass
+class Journal:
+    """attempts: targets of each call of an agent, by its id. decided: identifiers of whole decisions."""
+
+    attempts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    decided: set[str] = field(default_factory=set)
+    recoveries: Counter[str] = field(default_factory=Counter)
+    damage: int = 0
+
+
+def read_journal(data: Path) -> Journal:
+    journal, reader = Journal(), JournalReader(data)
+    for event in reader.events((ApiCall, Decision, Error)):
+        if isinstance(event, Decision):
+            if event.complete:
+                journal.decided.add(event.decision_id)
+        elif isinstance(event, Error):
+            journal.recoveries[f"{event.error_type}: {event.recovery_action}"] += 1
+        elif isinstance(event, ApiCall):
+            journal.attempts[_call_id(event)].append(event.target_api)
+    journal.damage = len(reader.damage)
+    return journal
+
+
+def _call_id(event: ApiCall) -> str:
+    """The agent's own name for the call: the body's user, which the payload keeps; of a tool's, whose body is not read, the header's."""
+    if event.target_api.startswith("tool/"):
+        return event.user_id
+    params = msgspec.json.decode(event.payload, type=_Params)
+    return params.user or str((params.metadata or {}).get("user_id", ""))
+
+
+class Asked(NamedTuple):
+    """A request that a server noted. fault: what was switched on when it arrived, "" for nothing."""
+
+    server: str
+    noted: Noted
+    fault: str
+
+    def __str__(self) -> str:
+        return f"{self.noted.end} by {self.server}" + (f" ({self.fault})" if self.fault else "")
+
+
+Requests = dict[str, list[Asked]]
+
+
+def by_id(records: dict[str, list[Noted]], schedule: Schedule) -> Requests:
+    """The requests that the servers noted, of each call, in order of time."""
+    found: Requests = defaultdict(list)
+    for server, record in records.items():
+        for noted in record:
+            found[noted.id].append(Asked(server, noted, schedule.at(server, noted.model.rpartition(" ")[2], noted.began_ns)))
+    for requests in found.values():
+        requests.sort(key=lambda asked: asked.noted.began_ns)
+    return found
+
+
+def checks(calls: list[Call], requests: Requests, journal: Journal) -> list[Check]:
+    return [
+        _ended_in_time(calls),
+        _ended_well(calls),
+        _answers_were_given(calls, requests),
+        _nothing_twice(requests),
+        _posts_once(calls, requests),
+        _requests_have_events(requests, journal),
+        _events_have_requests(requests, journal),
+        _answers_are_decisions(calls, journal),
+        Check("the journal is readable to its last line", f"{journal.damage} damaged lines", not journal.damage),
+    ]
+
+
+def _check(promise: str, of: int, broken: list[str], more: str = "") -> Check:
+    return Check(promise, f"{len(broken)} of {of} do not{more}", not broken, tuple(broken[:_SHOWN]))
+
+
+def _ended_in_time(calls: list[Call]) -> Check:
+    late = [f"{call.id} {call.kind}: {call.took_s:.2f} s, {call.ending}" for call in calls if call.took_s > call.allowed_s + GRACE_S]
+    longest = max((call.took_s - call.allowed_s for call in calls), default=0.0)
+    return _check("every call ends within its total time-out", len(calls), late, f" (latest {longest:+.2f} s)")
+
+
+def _ended_well(calls: list[Call]) -> Check:
+    odd = [f"{call.id} {call.kind}: {call.ending}" for call in calls if call.ending not in ALLOWED_ENDINGS]
+    return _check("every call ends in an answer, a refusal, a passed-on failure, an error event or a cut", len(calls), odd)
+
+
+def _answers_were_given(calls: list[Call], requests: Requests) -> Check:
+    answered = [call for call in calls if call.ending == "answer" and call.served_by != "reply"]
+    made_up = [
+        f"{call.id} {call.kind} by {call.served_by}: {_told(requests[call.id])}"
+        for call in answered
+        if not any(asked.noted.end == "served" for asked in requests.get(call.id, ()))
+    ]
+    return _check("every answer was given whole by a provider: no end is faked", len(answered), made_up)
+
+
+def _nothing_twice(requests: Requests) -> Check:
+    twice = []
+    for call_id, asked in requests.items():
+        served = [each.noted for each in asked if each.noted.end == "served" and each.fault != "refuse"]  # another is asked on purpose
+        if len(served) > 1 or (served and asked[-1].noted.began_ns > served[0].ended_ns):
+            twice.append(f"{call_id}: {_told(asked)}")
+    return _check("no request that was served is sent again", len(requests), twice)
+
+
+def _posts_once(calls: list[Call], requests: Requests) -> Check:
+    posts = [call for call in calls if call.kind == "POST"]
+    again = [f"{call.id}: {_told(requests[call.id])}" for call in posts if len(requests.get(call.id, ())) > 1]
+    return _check("no POST to a tool is sent twice", len(posts), again)
+
+
+def _told(requests: list[Asked]) -> str:
+    return ", ".join(map(str, requests))
+
+
+def _met_stale(first: Asked, second: Asked) -> bool:
+    """Whether `second` may be `first` once more, which the server had closed its connection on without a byte."""
+    waited_ns = second.noted.began_ns - first.noted.ended_ns
+    at_once = 0 <= waited_ns < _AT_ONCE_NS and first.noted.ended_ns - first.noted.began_ns < _STALE_NS
+    return first.fault == "cut-before" and first.noted.end == "failed" and first.server == second.server and at_once
+
+
+def _requests_have_events(requests: Requests, journal: Journal) -> Check:
+    seen = sum(map(len, requests.values()))
+    again, missing = 0, []
+    for call_id, asked in requests.items():
+        recorded = len(journal.attempts.get(call_id, ()))
+        spare = len(asked) - recorded
+        if spare > 0:
+            excused = min(spare, sum(map(_met_stale, asked, asked[1:])))
+            again += excused
+            if spare > excused:
+                missing.append(f"{call_id}: {recorded} events of {_told(asked)}")
+    more = f" ({again} more were sent again because their connection closed at once)"
+    return _check("every request that a provider saw has its event", seen, missing, more)
+
+
+def _events_have_requests(requests: Requests, journal: Journal) -> Check:
+    recorded = sum(map(len, journal.attempts.values()))
+    missing = [
+        f"{call_id}: {len(attempts)} events, {len(requests.get(call_id, ()))} requests ({', '.join(attempts)})"
+        for call_id, attempts in journal.attempts.items()
+        if len(attempts) > len(requests.get(call_id, ()))
+    ]
+    return _check("every event of an attempt has its request", recorded, missing)
+
+
+def _answers_are_decisions(calls: list[Call], journal: Journal) -> Check:
+    answered = [call for call in calls if call.ending == "answer" and call.kind in FORMATS]
+    missing = [f"{call.id} {call.kind}: {call.decision or 'no header'}" for call in answered if call.decision not in journal.decided]
+    return _check("every answer is a decision in the journal", len(answered), missing)
+
+
+def memory(samples: list[tuple[float, int, int]], seconds: float) -> Check:
+    """samples: seconds since the beginning, process id, RSS in KB. Judged when there is more than the first five minutes."""
+    judged = seconds >= 420
+    warm_s = 300.0 if judged else min(20.0, seconds / 3)
+    window_s = 60.0 if judged else 10.0
+    grown: dict[int, float] = {}
+    for pid in sorted({pid for _, pid, _ in samples}):
+        early = [kb for at, its, kb in samples if its == pid and warm_s <= at < warm_s + window_s]
+        late = [kb for at, its, kb in samples if its == pid and at >= seconds - window_s]
+        if early and late:
+            grown[pid] = (sum(late) / len(late)) / (sum(early) / len(early)) - 1
+    peak = max((kb for _, _, kb in samples), default=0) / 1024
+    measured = ", ".join(f"{share:+.1%}" for share in grown.values()) + f" from {warm_s:.0f} s on (at most {peak:.0f} MB)"
+    holds = not judged or (bool(grown) and all(share < 0.05 for share in grown.values()))
+    return Check("RSS of each worker grows < 5 % after 5 minutes" + ("" if judged else " (not judged: too short)"), measured, holds)
