@@ -193,6 +193,8 @@ class ToolCall:
             self._answer.complete(result)
         except MalformedAnswer as error:
             result.error = GarbageReceived(str(error))
+        for each in self._granted:
+            each.passage.give_back()  # the client's leaving says nothing about the tool
         costs = self._settle(result)
         if isinstance(result.error, Withdrawn):
             self._admit()
