@@ -16,9 +16,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import chaos_breakers
 import chaos_verdict
 import msgspec
 import programs
+from chaos_breakers import Breakers
 from chaos_schedule import FAULTS, SERVERS, Schedule
 from chaos_traffic import FORMATS, TOOL_TOTAL_S, TOTAL_S, Call, Traffic
 from chaos_verdict import Check
@@ -42,6 +44,7 @@ tools:
   orders: {{base_url: "http://127.0.0.1:{tool}", timeout: {tool_s:.0f}s, price_per_call: 0.001}}
 limits:
   - {{usd: 100000, per: day}}
+breakers: {breakers}
 agents:
   steady:
     key: env:CHAOS_STEADY_KEY
@@ -160,7 +163,12 @@ def main() -> None:
             assert tool.stdout is not None
             ports["tool"] = int(tool.stdout.readline())
             up = stack.enter_context(
-                programs.up(_CONFIG.format(**ports, prices=_PRICES, total_s=TOTAL_S, tool_s=TOOL_TOTAL_S), data, WORKERS, _KEYS)
+                programs.up(
+                    _CONFIG.format(**ports, prices=_PRICES, total_s=TOTAL_S, tool_s=TOOL_TOTAL_S, breakers=chaos_breakers.CONFIG),
+                    data,
+                    WORKERS,
+                    _KEYS,
+                )
             )
             before = up.workers
             traffic, schedule, observer = asyncio.run(_drive(up, ports, seconds, asked.seed))
@@ -168,6 +176,8 @@ def main() -> None:
         journal = chaos_verdict.read_journal(data)
     requests = chaos_verdict.by_id({server: list(record.values()) for server, record in observer.records.items()}, schedule)
     verdict = chaos_verdict.checks(traffic.calls, requests, journal)
+    attempts = [attempt for made in journal.attempts.values() for attempt in made]
+    verdict += Breakers(journal.breakers, attempts, schedule).checks()
     verdict.append(Check("the providers' records are whole", f"{observer.lost} requests lost", not observer.lost))
     verdict.append(Check("no worker ended", "all live" if alive else "replaced", alive))
     verdict.append(chaos_verdict.memory(observer.samples, seconds))
