@@ -39,7 +39,7 @@ agents:
   reserve:
     key: env:OUTAGE_RESERVE_KEY
     routes: {{"*": [first/*, second/*]}}
-    timeouts: {{connect: 1s, first_token: 2s, total: 30s}}
+    timeouts: {{connect: 1s, first_token: 2s, answer: 2s, total: 30s}}
   queue:
     key: env:OUTAGE_QUEUE_KEY
     routes: {{"*": [first/*]}}

@@ -11,6 +11,7 @@ from holdfast.execution.upstream import Origin
 from holdfast.gateway.options import AgentOptions, HostedTool, Passthrough, ProviderOptions, Reply, Target, Timeouts
 from holdfast.money import NANO
 from holdfast.policy.limit import WATCH_ONLY, WINDOWS, Limit
+from holdfast.policy.waiting_line import QueueOptions
 from holdfast.pricing import Rates, worst
 
 NOW = 1_795_000_000 * SECOND
@@ -88,6 +89,7 @@ def test_the_contract_of_the_design_is_read_whole() -> None:
         ),
         timeouts=Timeouts(connect_ns=5 * SECOND, first_token_ns=20 * SECOND, idle_ns=30 * SECOND, total_ns=120 * SECOND),
         retries=type(only_agent(config).retries)(max=3),
+        queue=QueueOptions(waits=True),
     )
     local = provider(config, "local")
     assert (local.origin, local.prefix, local.key, local.key_error) == (Origin("127.0.0.1", 11434, False), "/v1", "", "")
@@ -103,7 +105,6 @@ def test_what_the_contract_asks_for_and_this_version_lacks_is_said() -> None:
     assert said == [
         ["7", " tools.crm.headers.Authorization"],
         ["15", " agents.support.routes.gpt-5.1"],
-        ["24", " agents.support.on_unavailable"],
         ["28", " storage"],
     ]
 

@@ -17,6 +17,7 @@ from holdfast.assembly.limits import Limits, open_limits
 from holdfast.clock import SECOND
 from holdfast.config.ledger import LedgerOptions
 from holdfast.errors import StorageError
+from holdfast.execution.admission_queue import AdmissionQueue
 from holdfast.execution.rates import Rates
 from holdfast.execution.recording import Recorder
 from holdfast.gateway.application import Gateway
@@ -75,6 +76,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
     _journal: Journal
     _executor: ThreadPoolExecutor
     _tables: RateTables
+    _queue: AdmissionQueue
 
     @property
     def trouble(self) -> str:
@@ -89,6 +91,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
 
     async def close(self, drain_ns: int = DRAIN_NS) -> None:
         """Let calls in progress end, give back what was leased, write everything down."""
+        self._queue.close()  # what waits would hardly be served in time, and another process may do so
         await self.server.close(drain_ns)
         await self._client.close()
         self._watch.close()
@@ -127,7 +130,8 @@ async def open_data_plane(
         def trouble() -> str:
             return ("" if ledger.allow_unchecked else limits.limiter.trouble) or journal.trouble
 
-        gateway = Gateway(_parts(options, clock, client, gate, recorder, hooks), trouble)
+        parts = _parts(options, clock, client, gate, recorder, hooks)
+        gateway = Gateway(parts, trouble)
         server = await serve(gateway, listen.host, listen.port, _server_options(), clock, sock=listen.sock)
         gateway.answering = lambda: server.answering
         undo.push_async_callback(server.close, 0)
@@ -148,6 +152,7 @@ async def open_data_plane(
         _journal=journal,
         _executor=executor,
         _tables=tables,
+        _queue=parts.queue,
     )
 
 
@@ -165,6 +170,7 @@ def _parts(options: GatewayOptions, clock: SystemClock, client: Client, gate: Ga
         routing=Routing(options.providers, options.tools),
         allowances=RetryAllowances(clock),
         loop_guard=LoopGuard(),
+        queue=AdmissionQueue(clock, source.random),
         in_progress=set(),
         uniform=source.random,
         bits=source.getrandbits,

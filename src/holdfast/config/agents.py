@@ -9,6 +9,7 @@ from holdfast.config.fallback import read_fallback, read_hedge, read_retries
 from holdfast.config.limits import read_limits
 from holdfast.config.loops import read_loop_guard
 from holdfast.config.quantities import duration_ns, shown
+from holdfast.config.queueing import read_queue
 from holdfast.config.rates import read_rates
 from holdfast.errors import SecretError, did_you_mean
 from holdfast.gateway.options import UNRELEASED, AgentOptions, ProviderOptions, Reply, Target, Timeouts
@@ -39,9 +40,7 @@ def _agent(name: str, section: Section, providers: Mapping[str, ProviderOptions]
     for tag in section.items("tags"):
         tag.read(str)
     key = section.get("key")
-    on_unavailable = section.get("on_unavailable")
-    if on_unavailable is not None and on_unavailable.read(_on_unavailable) == "queue":
-        on_unavailable.warn("queueing is not supported by this version; such calls are refused with 503 and Retry-After")
+    timeouts = section.section("timeouts")
     agent = AgentOptions(
         name=name,
         key="" if key is None else _virtual_key(key, secrets),
@@ -49,7 +48,8 @@ def _agent(name: str, section: Section, providers: Mapping[str, ProviderOptions]
         routes={model: _route(model, value, providers) for model, value in section.section("routes").every()},
         limits=read_limits(section, name),
         rates=read_rates(section, "agent", name),
-        timeouts=_timeouts(section.section("timeouts")),
+        queue=read_queue(section, timeouts),
+        timeouts=_timeouts(timeouts),
         retries=read_retries(section.section("retries")),
         fallback=read_fallback(section.section("fallback")),
         hedge_after_ns=read_hedge(section.section("hedge")),
@@ -140,9 +140,3 @@ def _content(text: str) -> Literal["full", "off"]:
     if text in ("redacted", "hash"):
         raise ValueError(f"content: {text} is not supported by this version; use off, or full")
     raise ValueError(f"expected full or off, not {shown(text)}{did_you_mean(text, ('full', 'off'))}")
-
-
-def _on_unavailable(text: str) -> str:
-    if text not in ("queue", "refuse"):
-        raise ValueError(f"expected queue or refuse, not {shown(text)}{did_you_mean(text, ('queue', 'refuse'))}")
-    return text

@@ -26,6 +26,7 @@ from holdfast.gateway.hedging import Hedge
 from holdfast.gateway.identity import Caller
 from holdfast.gateway.options import Passthrough, Reply, ToolOptions
 from holdfast.gateway.parts import Parts
+from holdfast.gateway.queueing import Queueing
 from holdfast.gateway.recovery import ONCE, Recovery, is_declined, may_fall_back
 from holdfast.gateway.routing import Destination
 from holdfast.gateway.target_attempt import TargetAttempt
@@ -60,6 +61,7 @@ class GuardedCall:
         self._asked: Asked | None = None
         self._attempt: TargetAttempt | None = None
         self._hedge: Hedge | None = None
+        self._queueing: Queueing | None = None
         self._waiting: Timer | None = None
         self._last_failure: AttemptResult | None = None
         self._checked = NONE
@@ -104,6 +106,8 @@ class GuardedCall:
             self._ending.refused(refusals.no_destination(self._call.model))
         elif (stop := loops.checked(self._parts, arrival)) is not None:
             self._ending.refused(stop)
+        elif self._parts.queue.waiting and self._is_held_back():
+            self._wait()
         else:
             self._admit()
 
@@ -269,17 +273,57 @@ class GuardedCall:
             wait_ns = self._recovery.retry_in_ns(result, left_ns, parts.clock, parts.uniform(), last=following is None)
             if wait_ns is not None:
                 recovery = "retried"
-            elif following is not None and left_ns > 0 and may_fall_back(result, answer, options):
-                recovery = "canned" if isinstance(following, Reply) else "fell_back"
+            elif left_ns > 0 and may_fall_back(result, answer, options):
+                recovery = self._way_on(result, answer)
         self._record.failure(result, self._ending.served_by, recovery)
         self._last_failure = result
         if wait_ns is not None:
             self._waiting = parts.clock.call_later(wait_ns, self._try_again)
+        elif recovery == "queued":
+            self._wait()
         elif recovery != "none":
             self._next_destination()
         else:
             self._ending.cut_short(result, answer, cost)
             self._give_up(result)
+
+    def _way_on(self, result: AttemptResult, answer: Answer | None) -> RecoveryAction:
+        """What is done where the current target is not tried again."""
+        following, queueing = self._next, self._may_queue()
+        if queueing is not None and self._asked is not None:
+            queueing.failed(result, answer, self._asked.destination)
+        if following is not None:
+            return "canned" if isinstance(following, Reply) else "fell_back"
+        return "queued" if queueing is not None and queueing.may_wait else "none"
+
+    def _may_queue(self) -> Queueing | None:
+        """The call's way through the admission queue, where its agent wants that and nothing has gone out yet."""
+        if not self._caller.agent.queue.waits or self._ending.started:
+            return None
+        if self._queueing is None:
+            self._queueing = Queueing(self._parts, self._entry, self._record, self._request, self)
+        return self._queueing
+
+    def _is_held_back(self) -> bool:
+        """Whether others wait for every target already."""
+        queueing = self._may_queue()
+        return queueing is not None and self._killed_now() is None and queueing.is_held_back(self._destinations)
+
+    def _wait(self) -> None:
+        """For the first target that may be worth trying again; the call holds nothing meanwhile."""
+        queueing, self._asked, self._last_failure, self._at = self._queueing, None, None, 0
+        assert queueing is not None
+        if self._ending.flush():  # the record of an outage is not to wait for its end
+            queueing.wait()
+
+    def again(self) -> None:
+        """The wait is over."""
+        self._recovery.renew()
+        self._admit()
+
+    def unserved(self, refusal: Refusal) -> None:
+        """It was in vain."""
+        self._ending.refused(refusal)
 
     def _go_on_with(self, result: AttemptResult) -> bool:
         """Whether the stream that broke off can be continued; the next target is then asked for the rest of it."""
@@ -304,10 +348,14 @@ class GuardedCall:
 
     def _pass_over(self, refusal: Refusal) -> None:
         """The current target cannot even be tried: the next one, else the failure that led here, else a refusal."""
-        following = self._next
+        following, queueing = self._next, self._may_queue()
+        if queueing is not None:
+            queueing.passed_over(refusal, self._destinations[self._at])
         if following is not None:
             self._record.passed_over(refusal, canned=isinstance(following, Reply))
             self._next_destination()
+        elif queueing is not None and queueing.may_wait:
+            self._wait()
         elif self._last_failure is not None:
             self._give_up(self._last_failure)
         else:
@@ -350,6 +398,9 @@ class GuardedCall:
 
     def _closed(self) -> None:
         self._parts.in_progress.discard(self)
+        queueing, self._queueing = self._queueing, None
+        if queueing is not None:
+            queueing.leave()
 
     def _leave(self) -> None:
         if self._asked is not None:

@@ -88,7 +88,7 @@ class Delivery:
         """Deny the call in the agent's own format; inside a started stream as its error event."""
         if not self.started:
             after_s = refusal.retry_after_s
-            retry = _DO_NOT_RETRY if after_s is None or after_s > _PATIENCE_S else _DO_RETRY
+            retry = _DO_NOT_RETRY if after_s is None or after_s > _PATIENCE_S or not refusal.by_sdk else _DO_RETRY
             headers = [_JSON, retry, (b"x-holdfast-refusal", refusal.kind.encode("ascii"))]
             if after_s is not None or refusal.status == 503:
                 headers.append((b"retry-after", b"%d" % (_UNAVAILABLE_S if after_s is None else after_s)))

@@ -63,6 +63,11 @@ class Ending:
             return False
         return True
 
+    @property
+    def started(self) -> bool:
+        """Whether a part of an answer has gone out."""
+        return self._delivery.started
+
     def begun(self, status: int, headers: Headers, data: bytes) -> None:
         """The first of a streamed answer; the end is still to come."""
         self._delivery.own = self._own_headers(attempts=self._record.attempts + 1)

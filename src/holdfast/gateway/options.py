@@ -10,6 +10,7 @@ from holdfast.policy.limit import Limit
 from holdfast.policy.loop_guard import LoopOptions
 from holdfast.policy.rate import Rate
 from holdfast.policy.retry import RetryOptions
+from holdfast.policy.waiting_line import QueueOptions
 from holdfast.pricing import PriceList, matches
 from holdfast.providers import ProviderKind
 
@@ -139,6 +140,7 @@ class AgentOptions(Struct, frozen=True, kw_only=True):
     fallback: FallbackOptions = FallbackOptions()
     hedge_after_ns: int | None = None
     loop_guard: LoopOptions | None = LoopOptions()
+    queue: QueueOptions = QueueOptions()
     default_max_output: int = 16_384
     content: Literal["full", "off"] = "full"
 

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from holdfast.clock import Clock
 from holdfast.events.ids import uuid7
+from holdfast.execution.admission_queue import AdmissionQueue
 from holdfast.execution.recording import Recorder
 from holdfast.execution.upstream import Upstream
 from holdfast.gateway.gate import Gate
@@ -38,6 +39,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     routing: Routing
     allowances: RetryAllowances
     loop_guard: LoopGuard
+    queue: AdmissionQueue
     in_progress: set[InProgress]
     uniform: Callable[[], float]
     bits: Callable[[int], int]

@@ -1,6 +1,7 @@
 """Turns what happened to a call into events: its decision, its attempts, its errors."""
 
 import traceback
+from collections.abc import Iterable
 from hashlib import blake2b
 
 import msgspec
@@ -141,6 +142,11 @@ class CallRecord:
         if turn is not None and turn.waited_for is not None:
             waited = f"waited {turn.waited_ns / SECOND:.3f} s for the rate {turn.waited_for.describe()}"
             self._error("rate_limit", waited, severity="info", recovery="queued")
+
+    def waited(self, waited_ns: int, labels: Iterable[str], why: ErrorType) -> None:
+        """The call has waited for one of its targets. why: how the last attempt at one of them failed."""
+        waited = f"waited {waited_ns / SECOND:.3f} s in the admission queue for {' or '.join(labels)}"
+        self._error(why, waited, severity="info", recovery="queued")
 
     def stopped(self, refusal: Refusal) -> None:
         """The kill switch ended the call after it had cost something."""

@@ -36,16 +36,22 @@ class Recovery:
         self._options = options
         self._here = 0
         self._allowance: RetryAllowance | None = None
+        self._anew = False
         self.made = by_sdk
 
     @property
     def spent(self) -> bool:
         """Whether the retries that were due are done: the SDK's own would multiply them."""
-        return self.made > 0 or not self._options.max
+        return self.made > 0 or self._anew or not self._options.max
 
     def moved(self) -> None:
         """The next attempt is the first at another target."""
         self._here = 0
+
+    def renew(self) -> None:
+        """The call has waited, and begins anew."""
+        self.made = self._here = 0
+        self._anew = True
 
     def begins(self, allowance: RetryAllowance) -> None:
         """An attempt begins, whose retries `allowance` has to allow; the first at a target earns a share of one."""

@@ -157,5 +157,33 @@ def no_key(owner: str, why: str) -> Refusal:
     return Refusal(status=503, kind=kind, message=f"Refused by Holdfast: {owner} has no key: {why}")
 
 
+def queue_full(waited_ns: int, labels: Iterable[str], after_s: int, last: str) -> Refusal:
+    """503 for a call that may not even wait: as many do as this process holds, or as one agent may have."""
+    what = "as many calls as may wait for it do, or more urgent ones came"
+    return _unserved("queue_full", what, waited_ns, labels, after_s, last)
+
+
+def queue_timeout(waited_ns: int, labels: Iterable[str], after_s: int, last: str) -> Refusal:
+    """503 for a call that has waited as long as it may."""
+    return _unserved("queue_timeout", f"the call has waited for {waited_ns / SECOND:.1f} s", waited_ns, labels, after_s, last)
+
+
+def _unserved(kind: str, what: str, waited_ns: int, labels: Iterable[str], after_s: int, last: str) -> Refusal:
+    targets, said = " or ".join(labels), f" Last: {last}." if last else ""
+    return Refusal(
+        status=503,
+        kind=kind,
+        message=f"Refused by Holdfast: {targets} cannot serve it now, and {what}; send it again in {after_s} s.{said}",
+        details={"targets": targets, "waited_s": round(waited_ns / SECOND, 3), "retry_after_s": after_s},
+        retry_after_s=after_s,
+        by_sdk=False,
+    )
+
+
+def ending() -> Refusal:
+    message = "Refused by Holdfast: the call waited for its target, and this process ends; send it again."
+    return Refusal(status=503, kind="ending", message=message, retry_after_s=1)
+
+
 def upstream_failed(status: int, what: str) -> Refusal:
     return Refusal(status=status, kind="upstream_failed", message=f"No target could answer. Last: {what}.")

@@ -11,6 +11,7 @@ from holdfast.gateway.gate import Admitted, killed
 from holdfast.gateway.incoming import answers_of, without_secret
 from holdfast.gateway.outgoing import attempt_options, upstream_request
 from holdfast.gateway.parts import Parts
+from holdfast.gateway.queueing import report
 from holdfast.gateway.translated import TranslatedStream
 from holdfast.http.message import Request
 from holdfast.wire.call import Answer, Rewrite, StreamReader
@@ -109,6 +110,8 @@ class TargetAttempt:
     def attempt_committed(self, status: int, headers: Headers, data: bytes) -> None:
         asked = self.asked
         self._parts.gate.heard(asked.entry, asked.destination, self._admitted.turn, status, headers)
+        if self._attempt is not None:
+            self._parts.queue.recovered(asked.destination.label, self._attempt.result.began_ns)
         self._owner.committed(self, status, headers, data)
 
     def attempt_data(self, data: bytes) -> None:
@@ -119,7 +122,9 @@ class TargetAttempt:
         if result.status >= 400:
             result.body = without_secret(result.body, self.asked.destination)
         heard, answer = answers_of(result, self.asked)
-        self._owner.ended(self, result, answer, self._settle(result, heard))
+        cost = self._settle(result, heard)
+        report(self._parts, self.asked.destination.label, result, heard)
+        self._owner.ended(self, result, answer, cost)
 
     def attempt_broke(self, defect: Exception) -> None:
         self._owner.broke(defect)

@@ -62,14 +62,16 @@ class Loop(Struct, frozen=True, kw_only=True):
 
 
 class _Line(Struct, eq=False):
-    """A history as far as it was read. tools: hash of the tool schemas sent with it. length: its messages; mark: hash of their digests;
-    last: of the last one as it came, ids included."""
+    """A history as far as it was read. tools: hash of the tool schemas sent with it. length: its messages; mark: hash of their digests,
+    of so many bytes (size); last: of the last one as it came, ids included. root: size and mark when it was first seen."""
 
     rounds: Rounds
     tools: int
     length: int = 0
+    size: int = 0
     mark: int = 0
     last: int = 0
+    root: tuple[int, int] = (0, 0)
 
 
 class _Interaction(Struct):
@@ -133,19 +135,19 @@ class LoopGuard:
         return rounds
 
     def _resent(self, known: _Interaction, form: str, call: Call, options: LoopOptions) -> Rounds:
-        digests, last = [turn.digest for turn in call.turns], hash(bytes(call.messages[-1]))
-        line = _extended(known.lines, digests, last)
+        length, digests, last = len(call.turns), b"".join([turn.digest for turn in call.turns]), hash(bytes(call.messages[-1]))
+        line = _extended(known.lines, length, digests, last)
         if line is None:
-            line = _Line(Rounds(), hash(bytes(call.tools or b"")))
-            new = _taken_over(line, known.lines, _messages(form, call, 0))
+            line = _Line(Rounds(), hash(bytes(call.tools or b"")), root=(len(digests), hash(digests)))
+            new = _taken_over(line, known.lines, digests, _messages(form, call, 0))
         else:
             known.lines.remove(line)  # to be the last
-            new = _messages(form, call, line.length) if line.length < len(digests) else ()
+            new = _messages(form, call, line.length) if line.length < length else ()
         known.lines.append(line)
         del known.lines[:-_LINES]
-        if new:
+        if line.length < length:
             line.rounds.read(new, options.polling)
-        line.length, line.mark, line.last = len(digests), hash(b"".join(digests)), last
+            line.length, line.size, line.mark, line.last = length, len(digests), hash(digests), last
         return line.rounds
 
 
@@ -190,18 +192,18 @@ def _messages(form: str, call: Call, known: int) -> Messages:
     return [(len(raw), read(raw, turn.digest)) for raw, turn in zip(call.messages[known:], call.turns[known:], strict=True)]
 
 
-def _extended(lines: Sequence[_Line], digests: Sequence[bytes], last: int) -> _Line | None:
+def _extended(lines: Sequence[_Line], length: int, digests: bytes, last: int) -> _Line | None:
     """The longest history that these messages begin with. One of equal length and meaning that ends with another id is not the same one
     again, but a window that slides over a loop."""
     best: _Line | None = None
     for line in lines:
-        length = line.length
-        if (best.length if best is not None else 0) < length <= len(digests) and line.mark == hash(b"".join(digests[:length])):
-            best = line if length < len(digests) or line.last == last else best
+        longer = (best.length if best is not None else 0) < line.length <= length
+        if longer and (line.length < length or line.last == last) and line.mark == hash(digests[: line.size]):
+            best = line
     return best
 
 
-def _taken_over(line: _Line, lines: Sequence[_Line], messages: Messages) -> Messages:
+def _taken_over(line: _Line, lines: Sequence[_Line], digests: bytes, messages: Messages) -> Messages:
     """Let a history that nobody has seen go on where one that it continues has ended; what of its messages is still to be read.
 
     It lacks the beginning of the other (a window that slides), or it holds next to nothing, being a summary of it (compaction). A branch,
@@ -215,7 +217,9 @@ def _taken_over(line: _Line, lines: Sequence[_Line], messages: Messages) -> Mess
         line.rounds.take_over(before.rounds, loop=True, turns=True)
         return messages[shared:]
     answers = sum(any(step.kind in ("text", "call") for step in steps) for _, steps in messages)
-    if shared or answers > _COMPACTED or len(messages) >= before.length:
+    size, mark = before.root
+    most = 0 if hash(digests[:size]) == mark else _COMPACTED
+    if shared or answers > most or len(messages) >= before.length:
         return messages
     line.rounds.take_over(before.rounds, loop=before.rounds.stale > 0, turns=before.rounds.turns >= _COMPACTED_AFTER)
     return [(size, [step for step in steps if step.kind != "user"]) for size, steps in messages]  # the summary: nobody has spoken

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from random import Random
 
+from holdfast.execution.admission_queue import AdmissionQueue
 from holdfast.execution.limiter import Limiter
 from holdfast.execution.rates import Rates
 from holdfast.gateway.application import Gateway
@@ -17,6 +18,7 @@ from holdfast.policy.history import Conversations, Places
 from holdfast.policy.kill import Kill, KillMode, KillScope
 from holdfast.policy.limit import LimitReached
 from holdfast.policy.loop_guard import LoopGuard
+from holdfast.policy.waiting_line import QueueBounds
 from holdfast.shared.rate_tables import RateTables
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.exchange import MemoryResponse, request
@@ -44,6 +46,7 @@ class MemoryGateway:
         allow_unchecked: bool = False,
         places: Places | None = None,
         seed: int = 0,
+        queue_bounds: QueueBounds = QueueBounds(),  # noqa: B008 - frozen
     ) -> None:
         self.clock = FakeClock()
         self.upstream = MemoryUpstream()
@@ -54,6 +57,7 @@ class MemoryGateway:
         self.rates = Rates(tables.rates, tables.pools, self.clock)
         self.refused: list[LimitReached] = []
         self.kill_switch = MemoryKillSwitch()
+        self.queue = AdmissionQueue(self.clock, lambda: jitter, queue_bounds)
         self.conversations = Conversations(places)
         self.application = Gateway(
             Parts(
@@ -72,6 +76,7 @@ class MemoryGateway:
                 routing=Routing(options.providers, options.tools),
                 allowances=RetryAllowances(self.clock),
                 loop_guard=LoopGuard(),
+                queue=self.queue,
                 in_progress=set(),
                 uniform=lambda: jitter,
                 bits=Random(seed).getrandbits,  # noqa: S311 - numbers events, the same in every run

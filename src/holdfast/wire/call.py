@@ -148,7 +148,7 @@ class Refusal(Struct, frozen=True, kw_only=True):
     """A denial in the words of the guard, to be put into the caller's format.
 
     status: 402, 403, 429, 503, or 4xx/5xx for requests that cannot be served. kind: e.g. "spend_limit_reached". details: JSON-able numbers.
-    retry_after_s: when the call may be sent again, None: nothing says that it may.
+    retry_after_s: when the call may be sent again, None: nothing says that it may. by_sdk: then also by the agent's SDK, unasked.
     """
 
     status: int
@@ -157,6 +157,7 @@ class Refusal(Struct, frozen=True, kw_only=True):
     details: dict[str, str | int | float | None] = {}
     param: str | None = None
     retry_after_s: int | None = None
+    by_sdk: bool = True
 
 
 class Rewrite(Struct, frozen=True, kw_only=True):
