@@ -18,6 +18,7 @@ from holdfast.clock import SECOND
 from holdfast.config.ledger import LedgerOptions
 from holdfast.errors import StorageError
 from holdfast.execution.admission_queue import AdmissionQueue
+from holdfast.execution.breakers import Breakers
 from holdfast.execution.rates import Rates
 from holdfast.execution.recording import Recorder
 from holdfast.gateway.application import Gateway
@@ -34,6 +35,7 @@ from holdfast.policy.kill import Kills
 from holdfast.policy.limit import LimitReached
 from holdfast.policy.loop_guard import LoopGuard
 from holdfast.shared import presence
+from holdfast.shared.breaker_state import BreakerState
 from holdfast.shared.rate_tables import RateTables
 from holdfast.store.journal import Journal
 from holdfast.system_clock import SystemClock
@@ -77,6 +79,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
     _executor: ThreadPoolExecutor
     _tables: RateTables
     _queue: AdmissionQueue
+    _breakers: BreakerState
 
     @property
     def trouble(self) -> str:
@@ -99,6 +102,7 @@ class DataPlane(Struct, frozen=True, kw_only=True):
         self._journal.close()
         self._executor.shutdown()
         self._tables.release()
+        self._breakers.release()
 
 
 async def open_data_plane(
@@ -123,14 +127,18 @@ async def open_data_plane(
         undo.push_async_callback(limits.close)
         tables = RateTables(data_dir)
         undo.callback(tables.release)
+        state = BreakerState(data_dir)
+        undo.callback(state.release)
+        source = random.Random(secrets.randbits(128))  # noqa: S311 - spreads retries and numbers events, guards nothing
+        breakers = Breakers(state.table, state.isolations, clock, recorder, source.random)
         client = Client(ClientOptions(), clock)
         turns = Turns(Rates(tables.rates, tables.pools, clock), options.rates, clock)
-        gate = Gate(limits.limiter, options.limits, turns, watch.switch, allow_unchecked=ledger.allow_unchecked)
+        gate = Gate(limits.limiter, options.limits, turns, watch.switch, breakers, allow_unchecked=ledger.allow_unchecked)
 
         def trouble() -> str:
             return ("" if ledger.allow_unchecked else limits.limiter.trouble) or journal.trouble
 
-        parts = _parts(options, clock, client, gate, recorder, hooks)
+        parts = _parts(options, clock, client, gate, recorder, hooks, source)
         gateway = Gateway(parts, trouble)
         server = await serve(gateway, listen.host, listen.port, _server_options(), clock, sock=listen.sock)
         gateway.answering = lambda: server.answering
@@ -153,13 +161,15 @@ async def open_data_plane(
         _executor=executor,
         _tables=tables,
         _queue=parts.queue,
+        _breakers=state,
     )
 
 
-def _parts(options: GatewayOptions, clock: SystemClock, client: Client, gate: Gate, recorder: Recorder, hooks: Hooks) -> Parts:
+def _parts(
+    options: GatewayOptions, clock: SystemClock, client: Client, gate: Gate, recorder: Recorder, hooks: Hooks, source: random.Random
+) -> Parts:
     for provider in options.providers:  # price lists load on first use; the first call must not wait for them
         provider.prices.rates("", clock.wall_ns())
-    source = random.Random(secrets.randbits(128))  # noqa: S311 - spreads retries and numbers events, guards nothing
     return Parts(
         options=options,
         clock=clock,

@@ -5,10 +5,12 @@ import re
 from msgspec import Struct
 
 from holdfast.config.addresses import address, check_name, header_name
+from holdfast.config.breakers import read_breaker
 from holdfast.config.document import Section, Value
 from holdfast.config.quantities import duration_ns, flag, money
 from holdfast.errors import SecretError
 from holdfast.gateway.options import ToolOptions
+from holdfast.policy.circuit_breaker import BreakerOptions
 from holdfast.secrets import Secret, Secrets, parse
 
 _SECRET_NAME = re.compile("authorization|cookie|key|token|secret|password")
@@ -22,13 +24,16 @@ class _Header(Struct, frozen=True):
     error: str = ""
 
 
-def read_tools(top: Section, secrets: Secrets) -> tuple[ToolOptions, ...]:
-    """The configured tools. A secret that cannot be resolved now is a warning here, and an error of the calls that need it."""
-    found = [_tool(name, value, secrets) for name, value in top.section("tools").every()]
+def read_tools(top: Section, secrets: Secrets, breaker: BreakerOptions | None) -> tuple[ToolOptions, ...]:
+    """The configured tools. A secret that cannot be resolved now is a warning here, and an error of the calls that need it.
+
+    breaker: of those that say nothing of theirs.
+    """
+    found = [_tool(name, value, secrets, breaker) for name, value in top.section("tools").every()]
     return tuple(tool for tool in found if tool is not None)
 
 
-def _tool(name: str, value: Value, secrets: Secrets) -> ToolOptions | None:
+def _tool(name: str, value: Value, secrets: Secrets, default: BreakerOptions | None) -> ToolOptions | None:
     value.check(check_name, name)
     section = value.section()
     insecure = section.read("insecure", flag, False)
@@ -36,6 +41,7 @@ def _tool(name: str, value: Value, secrets: Secrets) -> ToolOptions | None:
     where = None if url is None else url.read(lambda text: address(text, insecure))
     headers = _headers(section.section("headers"), secrets)
     timeout_ns, price = section.read("timeout", duration_ns, None), section.read("price_per_call", money, None)
+    breaker = read_breaker(section, "breaker", default)
     section.close()
     if url is None:
         section.error("needs a base_url, such as https://crm.example.com")
@@ -50,6 +56,7 @@ def _tool(name: str, value: Value, secrets: Secrets) -> ToolOptions | None:
         error=next((read.error for read in headers.values() if read.error), ""),
         price=price,
         timeout_ns=timeout_ns,
+        breaker=breaker,
     )
 
 

@@ -48,7 +48,8 @@ class AttemptResult(Struct, kw_only=True):
 
     status: 0 when no answer began. body: a whole answer or error body, empty for a stream. stream: what was read of a streamed answer.
     held: the last bytes of a committed stream, not yet passed on. whole: the transport delivered it to its end. error: why it is no
-    answer all the same, or not whole. Instants are monotonic nanoseconds.
+    answer all the same, or not whole. first_token_ns: of a stream, or when the head of an answer came that is relayed unread. Instants are
+    monotonic nanoseconds.
     """
 
     status: int = 0
@@ -192,6 +193,7 @@ class Attempt:
         if success and self._read_stream is None:
             self._relayed = True
             result.committed = True
+            result.first_token_ns = self._clock.monotonic_ns()
             self._wait("idle", self._options.idle_ns)
             self._listener.attempt_committed(status, headers, b"")
         elif success and self._read_stream is not None and (_header(headers, b"content-type") or b"").startswith(b"text/event-stream"):

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from holdfast.clock import SECOND
 from holdfast.execution.upstream import Origin
+from holdfast.policy.circuit_breaker import BreakerOptions
 from holdfast.policy.limit import Limit
 from holdfast.policy.loop_guard import LoopOptions
 from holdfast.policy.rate import Rate
@@ -53,7 +54,8 @@ class ProviderOptions(Struct, frozen=True, kw_only=True):
     although the provider needs one, and the way out; its calls are refused with it. "" otherwise. hosted_tools: types of tools that the
     provider runs itself, with `*` as wildcard; the first that matches counts. formats: wire formats that it is spoken to in, in order of
     preference, calls in others being translated; empty: all of its families'. idempotency_header: in lower case, by which it tells two
-    requests of one call from two calls; "": it knows none.
+    requests of one call from two calls; "": it knows none. breaker: when calls to it, to one of its models or with its key are kept away,
+    None: never.
     """
 
     name: str
@@ -68,6 +70,7 @@ class ProviderOptions(Struct, frozen=True, kw_only=True):
     rates: tuple[Rate, ...] = ()
     formats: tuple[str, ...] = ()
     idempotency_header: str = ""
+    breaker: BreakerOptions | None = BreakerOptions()
 
     def hosted_tool(self, kind: str) -> HostedTool | None:
         """What a tool of this type may add to a call, None when nobody said."""
@@ -79,7 +82,7 @@ class ToolOptions(Struct, frozen=True, kw_only=True):
 
     prefix: of its paths. headers: that Holdfast sets, in place of the agent's of the same name. secrets: what of them nobody may see.
     error: why a secret is missing, and the way out; its calls are refused with it. "" otherwise. price: nano-dollars per call, None: not
-    known. timeout_ns: of a whole call, None: the agent's.
+    known. timeout_ns: of a whole call, None: the agent's. breaker: when calls are kept away, None: never.
     """
 
     name: str
@@ -90,6 +93,7 @@ class ToolOptions(Struct, frozen=True, kw_only=True):
     error: str = ""
     price: int | None = None
     timeout_ns: int | None = None
+    breaker: BreakerOptions | None = BreakerOptions()
 
 
 class Target(Struct, frozen=True):

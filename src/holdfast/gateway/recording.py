@@ -164,7 +164,8 @@ class CallRecord:
     def refusal(self, refusal: Refusal) -> None:
         """The call was denied before it cost anything."""
         kind: ErrorType = "parsing" if refusal.kind == "invalid_request" else "refused"
-        self._error(kind, refusal.message, recovery="refused", severity="warning")
+        recovery: RecoveryAction = "circuit_open" if refusal.kind == "circuit_open" else "refused"
+        self._error(kind, refusal.message, recovery=recovery, severity="warning")
 
     def loop(self, message: str, *, stopped: bool) -> None:
         """The agent goes round in circles; stopped: so the call is refused, else it goes on."""

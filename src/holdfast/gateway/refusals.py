@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from holdfast.clock import SECOND, to_iso
 from holdfast.errors import MalformedRequest, did_you_mean
+from holdfast.execution.breakers import KeptAway
 from holdfast.execution.turn import Excess
 from holdfast.money import to_usd
 from holdfast.policy.kill import Kill
@@ -56,6 +57,27 @@ def rate_exceeded(excess: Excess) -> Refusal:
         kind="provider_rate_limited" if rate is None else "rate_limit_reached",
         message=f"Refused by Holdfast, nothing was spent: the rate {described} {why}; send the call again in {after_s} s.",
         details={"rate": described, **figures, "retry_after_s": after_s},
+        retry_after_s=after_s,
+    )
+
+
+def circuit_open(kept: KeptAway) -> Refusal:
+    """503 for an open circuit breaker: which, since when, why, and when it may be probed."""
+    after_s = None if kept.retry_after_ns is None else max(1, -(-kept.retry_after_ns // SECOND))
+    state = {"open": "is open", "half_open": "is half-open and being probed", "isolated": "is held open"}[kept.state]
+    since = f" since {to_iso(kept.since)}" if kept.since else ""
+    again = f"`holdfast breaker reset {kept.name}` closes it" if after_s is None else f"send the call again in {after_s} s"
+    return Refusal(
+        status=503,
+        kind="circuit_open",
+        message=f"Refused by Holdfast, nothing was spent: the circuit breaker {kept.name} {state}{since}: {kept.reason}; {again}.",
+        details={
+            "breaker": kept.name,
+            "state": kept.state,
+            "since": to_iso(kept.since) if kept.since else None,
+            "reason": kept.reason,
+            "retry_after_s": after_s,
+        },
         retry_after_s=after_s,
     )
 

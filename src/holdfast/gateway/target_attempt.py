@@ -82,6 +82,7 @@ class TargetAttempt:
         """Drop it at once and settle what may have been generated; the owner hears nothing more."""
         attempt, self._attempt = self._attempt, None
         assert attempt is not None
+        self._admitted.passage.give_back()  # that it is dropped says nothing about its target
         result = attempt.cancel()
         result.error = ConnectionCut(why)
         heard, answer = answers_of(result, self.asked)
@@ -92,6 +93,7 @@ class TargetAttempt:
         if self._attempt is not None:
             self._attempt.cancel()
             self._attempt = None
+        self._admitted.passage.give_back()
         reservation = self._admitted.reservation
         reservation.settle(reservation.usd, reservation.tokens)
 
@@ -138,7 +140,7 @@ class TargetAttempt:
         else:
             cost = settlement(result, heard, admitted.bounds, reservation.usd, reservation.tokens)
             reservation.settle(cost.charged, cost.tokens)
-        self._parts.gate.ended(asked.entry, asked.destination, admitted.turn, result, cost)
+        self._parts.gate.ended(asked.entry, asked.destination, admitted, result, cost)
         return cost
 
     def _stream_reader(self) -> StreamReader:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from random import Random
 
 from holdfast.execution.admission_queue import AdmissionQueue
+from holdfast.execution.breakers import Breakers
 from holdfast.execution.limiter import Limiter
 from holdfast.execution.rates import Rates
 from holdfast.gateway.application import Gateway
@@ -19,9 +20,13 @@ from holdfast.policy.kill import Kill, KillMode, KillScope
 from holdfast.policy.limit import LimitReached
 from holdfast.policy.loop_guard import LoopGuard
 from holdfast.policy.waiting_line import QueueBounds
+from holdfast.shared.breakers import SIZE as BREAKERS_SIZE
+from holdfast.shared.breakers import BreakerTable
+from holdfast.shared.private_memory import PrivateMemory
 from holdfast.shared.rate_tables import RateTables
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.exchange import MemoryResponse, request
+from holdfast.testing.isolations import MemoryIsolations
 from holdfast.testing.kill_switch import MemoryKillSwitch
 from holdfast.testing.ledger import MemoryLedger, MemorySlate
 from holdfast.testing.recorder import MemoryRecorder
@@ -34,8 +39,8 @@ class MemoryGateway:
     """The real gateway over doubles of everything around it.
 
     jitter: what stands in for a random number in [0, 1) wherever waits are spread. allow_unchecked: let calls through while the ledger
-    fails. places: where conversations stand; gateways that share them, each with a `seed` of its own, are like workers of one
-    `holdfast up`. refused: the refusals by limits that were reported.
+    fails. places, breaker_table: where conversations stand, and circuit breakers; gateways that share them, each with a `seed` of its own,
+    are like workers of one `holdfast up`. refused: the refusals by limits that were reported.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class MemoryGateway:
         jitter: float = 0.5,
         allow_unchecked: bool = False,
         places: Places | None = None,
+        breaker_table: BreakerTable | None = None,
         seed: int = 0,
         queue_bounds: QueueBounds = QueueBounds(),  # noqa: B008 - frozen
     ) -> None:
@@ -58,6 +64,9 @@ class MemoryGateway:
         self.refused: list[LimitReached] = []
         self.kill_switch = MemoryKillSwitch()
         self.queue = AdmissionQueue(self.clock, lambda: jitter, queue_bounds)
+        self.isolations = MemoryIsolations()
+        self.breaker_table = breaker_table or BreakerTable(PrivateMemory(BREAKERS_SIZE))
+        self.breakers = Breakers(self.breaker_table, self.isolations, self.clock, self.recorder, lambda: jitter)
         self.conversations = Conversations(places)
         self.application = Gateway(
             Parts(
@@ -69,6 +78,7 @@ class MemoryGateway:
                     options.limits,
                     Turns(self.rates, options.rates, self.clock),
                     self.kill_switch,
+                    self.breakers,
                     allow_unchecked=allow_unchecked,
                 ),
                 recorder=self.recorder,
