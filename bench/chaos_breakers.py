@@ -77,7 +77,7 @@ class Breakers:
         return check("breakers open only where failures were switched on", len(opened), groundless)
 
     def _opened_when_due(self) -> Check:
-        """A target of which nearly every call fails outright, of twice as many as are needed, does not stay closed."""
+        """A target of which nearly every call fails outright, of more than are needed, does not stay closed."""
         due, missed = 0, []
         for target, attempts in self._by_target.items():
             sure = [attempt for attempt in attempts if self._fault(attempt) in OUTRIGHT]
@@ -87,7 +87,7 @@ class Breakers:
                 outright = at + 1 - bisect_right(sure, since_ns, key=lambda each: each.ended_ns)
                 ends = bisect_right(attempts, attempt.ended_ns, key=lambda each: each.ended_ns)
                 calls = ends - bisect_right(attempts, since_ns, key=lambda each: each.ended_ns)
-                if outright < 2 * MINIMUM_CALLS or outright * 100 < 80 * calls or attempt.ended_ns < last_ns + 5 * SECOND:
+                if outright < MINIMUM_CALLS + 2 or outright * 100 < 80 * calls or attempt.ended_ns < last_ns + 5 * SECOND:
                     continue
                 last_ns = attempt.ended_ns
                 due += 1
@@ -113,7 +113,14 @@ class Breakers:
         return check("no call passes an open breaker", within, passed)
 
     def _closed_again(self) -> Check:
-        still = [f"{name}: {spans[-1].state}" for name, spans in self._spans.items() if spans[-1].state != "closed"]
+        """Those of a reserve, which nobody calls any more, at least let a call through that would come."""
+        over_ns = max((attempt.ended_ns for attempt in self.attempts), default=0)
+        last = {change.breaker: change for change in self.changes}
+        still = [
+            f"{name}: {change.to_state} ({change.reason})"
+            for name, change in last.items()
+            if change.to_state != "closed" and (not name.startswith("reserve") or (change.until or 0) > over_ns)
+        ]
         opened = sum(change.to_state == "open" for change in self.changes)
         more = f" ({opened} openings of {len(self._spans)} breakers)"
         return check("every breaker is closed again when nothing fails any more", len(self._spans), still, more)
