@@ -96,7 +96,7 @@ class Breakers:
         return check("breakers open where nearly every call fails", due, missed)
 
     def _kept_away(self) -> Check:
-        passed, within = [], 0
+        passed, within = self._probed_early(), 0
         for name, spans in self._spans.items():
             for span in spans:
                 if span.state not in ("open", "isolated"):
@@ -111,6 +111,17 @@ class Breakers:
                         if span.began_ns + SHARED_NS < attempt.began_ns < span.ended_ns - SHARED_NS
                     ]
         return check("no call passes an open breaker", within, passed)
+
+    def _probed_early(self) -> list[str]:
+        until: dict[str, int] = {}
+        early = []
+        for change in self.changes:
+            if change.from_state == "open" and change.timestamp < until.get(change.breaker, 0) - SHARED_NS:
+                early.append(
+                    f"{change.breaker} was {change.to_state} {(until[change.breaker] - change.timestamp) / SECOND:.3f} s too early"
+                )
+            until[change.breaker] = change.until or 0
+        return early
 
     def _closed_again(self) -> Check:
         """Those of a reserve, which nobody calls any more, at least let a call through that would come."""
