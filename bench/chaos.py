@@ -12,7 +12,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -148,6 +149,18 @@ def _servers(calls: list[Call]) -> Counter[str]:
     return Counter(call.served_by.partition("/")[0] for call in calls if call.ending == "answer" and call.kind in FORMATS)
 
 
+@contextmanager
+def _world(data: Path) -> Iterator[tuple[programs.Up, dict[str, int]]]:
+    """Holdfast, and the ports of the servers behind it."""
+    with ExitStack() as stack:
+        ports = {"first": stack.enter_context(programs.sim()), "reserve": stack.enter_context(programs.sim())}
+        tool = stack.enter_context(programs.process([sys.executable, str(programs.HERE / "tool_server.py")]))
+        assert tool.stdout is not None
+        ports["tool"] = int(tool.stdout.readline())
+        config = _CONFIG.format(**ports, prices=_PRICES, total_s=TOTAL_S, tool_s=TOOL_TOTAL_S, breakers=chaos_breakers.CONFIG)
+        yield stack.enter_context(programs.up(config, data, WORKERS, _KEYS)), ports
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30)
@@ -157,34 +170,22 @@ def main() -> None:
     print(f"{programs.machine()}\n{asked.minutes:g} minutes, seed {asked.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        with ExitStack() as stack:
-            ports = {"first": stack.enter_context(programs.sim()), "reserve": stack.enter_context(programs.sim())}
-            tool = stack.enter_context(programs.process([sys.executable, str(programs.HERE / "tool_server.py")]))
-            assert tool.stdout is not None
-            ports["tool"] = int(tool.stdout.readline())
-            up = stack.enter_context(
-                programs.up(
-                    _CONFIG.format(**ports, prices=_PRICES, total_s=TOTAL_S, tool_s=TOOL_TOTAL_S, breakers=chaos_breakers.CONFIG),
-                    data,
-                    WORKERS,
-                    _KEYS,
-                )
-            )
+        with _world(data) as (up, ports):
             before = up.workers
             traffic, schedule, observer = asyncio.run(_drive(up, ports, seconds, asked.seed))
             alive = up.workers == before
         journal = chaos_verdict.read_journal(data)
     requests = chaos_verdict.by_id({server: list(record.values()) for server, record in observer.records.items()}, schedule)
-    verdict = chaos_verdict.checks(traffic.calls, requests, journal)
     attempts = [attempt for made in journal.attempts.values() for attempt in made]
-    verdict += Breakers(journal.breakers, attempts, schedule).checks()
-    verdict.append(Check("the providers' records are whole", f"{observer.lost} requests lost", not observer.lost))
-    verdict.append(Check("no worker ended", "all live" if alive else "replaced", alive))
-    verdict.append(chaos_verdict.memory(observer.samples, seconds))
-    missed = set(FAULTS) - {window.fault for window in schedule.windows}
-    verdict.append(
-        Check("every failure was switched on", f"{len(FAULTS) - len(missed)} of {len(FAULTS)}", not missed, tuple(sorted(missed)))
-    )
+    missed = tuple(sorted(set(FAULTS) - {window.fault for window in schedule.windows}))
+    verdict = [
+        *chaos_verdict.checks(traffic.calls, requests, journal),
+        *Breakers(journal.breakers, attempts, schedule).checks(),
+        Check("the providers' records are whole", f"{observer.lost} requests lost", not observer.lost),
+        Check("no worker ended", "all live" if alive else "replaced", alive),
+        Check("every failure was switched on", f"{len(FAULTS) - len(missed)} of {len(FAULTS)}", not missed, missed),
+        chaos_verdict.memory(observer.samples, seconds),
+    ]
     _report(traffic, schedule, seconds, verdict, journal)
     sys.exit(not all(check.holds for check in verdict))
 

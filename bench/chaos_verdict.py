@@ -207,13 +207,12 @@ def memory(samples: list[tuple[float, int, int]], seconds: float) -> Check:
     judged = seconds >= 420
     warm_s = 300.0 if judged else min(20.0, seconds / 3)
     window_s = 60.0 if judged else 10.0
-    grown: dict[int, float] = {}
+    grown = []
     for pid in sorted({pid for _, pid, _ in samples}):
         early = [kb for at, its, kb in samples if its == pid and warm_s <= at < warm_s + window_s]
         late = [kb for at, its, kb in samples if its == pid and at >= seconds - window_s]
         if early and late:
-            grown[pid] = (sum(late) / len(late)) / (sum(early) / len(early)) - 1
-    peak = max((kb for _, _, kb in samples), default=0) / 1024
-    measured = ", ".join(f"{share:+.1%}" for share in grown.values()) + f" from {warm_s:.0f} s on (at most {peak:.0f} MB)"
-    holds = not judged or (bool(grown) and all(share < 0.05 for share in grown.values()))
+            grown.append((sum(early) / len(early) / 1024, sum(late) / len(late) / 1024))
+    measured = ", ".join(f"{late / early - 1:+.1%} ({early:.1f} to {late:.1f} MB)" for early, late in grown) + f" from {warm_s:.0f} s on"
+    holds = not judged or (bool(grown) and all(late < 1.05 * early for early, late in grown))
     return Check("RSS of each worker grows < 5 % after 5 minutes" + ("" if judged else " (not judged: too short)"), measured, holds)
