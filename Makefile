@@ -3,11 +3,12 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command 
 VENV := .venv
 BIN := $(VENV)/bin
 AGENTS := .agents
+OPINIONS := .opinions
 
 BENCH_PARTS := chaos_breakers chaos_schedule chaos_traffic chaos_verdict exchange load noting_provider peer_programs programs tool_server upstream
 BENCHMARKS := $(filter-out $(BENCH_PARTS:%=bench/%.py) bench/chaos.py bench/peers.py,$(wildcard bench/*.py))
 
-.PHONY: lock demo test test-agents chaos check format bench peers bench-peers
+.PHONY: lock demo test test-agents test-opinions chaos check format bench peers bench-peers
 demo: $(VENV)/ready
 	$(BIN)/holdfast demo
 test: $(VENV)/ready
@@ -15,6 +16,9 @@ test: $(VENV)/ready
 test-agents: $(VENV)/ready
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(AGENTS)/ready && $(BIN)/python -m pytest -m agents -rs tests/agents; \
 	else echo "test-agents: skipped: npm, which installs the agents, is not here"; fi
+test-opinions: $(VENV)/ready
+	@if $(MAKE) --no-print-directory $(OPINIONS)/ready; then $(BIN)/python -m pytest -m opinions -rs tests/gateway/test_second_opinion.py; \
+	else echo "test-opinions: skipped: LiteLLM, the other translator, could not be installed"; fi
 # Every failure of the simulated provider under mixed traffic; the whole proof: make chaos MINUTES=30
 MINUTES ?= 1
 chaos: $(VENV)/ready
@@ -52,4 +56,11 @@ $(AGENTS)/ready: tests/agents/package.json
 	mkdir $(AGENTS)
 	cp tests/agents/package.json $(AGENTS)/
 	npm install --prefix $(AGENTS) --no-package-lock --no-audit --no-fund --loglevel=error
+	touch $@
+
+# Another translator between wire formats; apart, since its dependencies would bind ours.
+$(OPINIONS)/ready: tests/gateway/second_opinion.txt
+	rm -rf $(OPINIONS)
+	$(PYTHON) -m venv $(OPINIONS)
+	$(OPINIONS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/gateway/second_opinion.txt
 	touch $@

@@ -170,7 +170,31 @@ def test_when_several_models_fail_and_none_answers_it_is_their_provider(gateway:
     for model in ("one", "two", "one", "two"):
         answered(world, 500, model=model)
     assert changes(world) == [("openai", "closed", "open")]
+    assert ask(world, "one").status == 503
+    answered(world, 500, model="three")  # nothing spoke against this one until now
     assert ask(world, "three").status == 503
+    assert changes(world) == [("openai", "closed", "open")]
+
+
+def test_a_model_that_answers_clears_its_provider_of_the_suspicion_that_others_brought(gateway: Build) -> None:
+    world = gateway(ANY)
+    for model in ("one", "two", "one", "two"):
+        answered(world, 500, model=model)
+    assert answered(world, 200, ANSWER, model="three").status == 200
+    assert changes(world) == [("openai", "closed", "open"), ("openai", "open", "closed")]
+    assert answered(world, 200, ANSWER, model="one").status == 200
+
+
+def test_a_fallback_at_the_same_provider_serves_although_all_that_was_tried_there_before_failed(gateway: Build) -> None:
+    routes = "routes: {one: [openai/one, openai/fine], two: [openai/two, openai/fine]}"
+    world = gateway(BREAKERS + f"agents: {{a: {{{routes}, {NO_RETRIES}}}}}")
+    calls = [ask(world, model) for model in ("one", "two") * 4]
+    for exchange in list(world.upstream.exchanges):
+        exchange.answer(ERROR, 500)
+    for exchange in world.upstream.exchanges[8:]:
+        exchange.answer(ANSWER)
+    assert [response.status for response in calls] == [200] * 8
+    assert {decision.served_by for decision in world.recorder.decisions} == {"openai/fine"}
 
 
 def test_connections_that_fail_are_their_providers(gateway: Build) -> None:
@@ -179,6 +203,7 @@ def test_connections_that_fail_are_their_providers(gateway: Build) -> None:
         ask(world, model)
         world.upstream.latest.fail(ConnectFailed("refused"))
     assert changes(world) == [("openai", "closed", "open")]
+    assert ask(world, "three").status == 503
 
 
 @pytest.mark.parametrize("status", [401, 402])
@@ -391,3 +416,29 @@ def test_whoever_waits_for_a_target_can_ask_when_it_will_be_there(gateway: Build
     assert 15 * SECOND <= (world.breakers.wait_ns(first) or 0) <= 16.5 * SECOND
     world.isolations.isolate(Isolation(name="openai"))
     assert world.breakers.wait_ns(first) is None
+
+
+def test_calls_that_wait_in_the_queue_come_through_open_breakers_without_one_being_lost(gateway: Build) -> None:
+    """Ten calls a second for twenty seconds without any target, and for a minute after it came back."""
+    world = gateway("agents: {a: {routes: {'*': [simulated/*]}, on_unavailable: queue, retries: {max: 0}, timeouts: {total: 300s}}}")
+    responses = []
+    world.upstream.refusing = ConnectFailed("refused")
+    for _ in range(200):
+        responses.append(ask(world))
+        world.clock.advance(SECOND // 10)
+    world.upstream.refusing = None
+    for _ in range(600):
+        responses.append(ask(world))
+        world.clock.advance(SECOND // 10)
+        for exchange in list(world.upstream.exchanges):
+            if not exchange.over:
+                exchange.answer(ANSWER)
+    for _ in range(600):
+        world.clock.advance(SECOND // 10)
+        for exchange in list(world.upstream.exchanges):
+            if not exchange.over:
+                exchange.answer(ANSWER)
+    assert {response.status for response in responses} == {200}
+    assert world.queue.waiting == 0
+    assert len(world.recorder.decisions) == len(responses)
+    assert len(world.upstream.exchanges) - len(responses) < 30

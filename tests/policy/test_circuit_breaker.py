@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -21,12 +21,15 @@ from holdfast.policy.circuit_breaker import (
     Outcome,
     Ticket,
     admit,
+    after_innocent,
     asked,
     cooldown_ns,
     give_back,
+    is_innocent,
     opened,
     probed,
     renew,
+    suspects_of,
     wait_ns,
     why_open,
 )
@@ -228,6 +231,23 @@ def test_it_opens_exactly_when_enough_calls_failed_or_were_slow(wanted: BreakerO
     nothing_else = seen.suspicions > 0 and seen.failures + seen.suspicions == seen.calls and suspects >= 2
     opens = seen.calls >= wanted.minimum_calls and (failed or slow or nothing_else)
     assert bool(why_open(wanted, kind, seen)) == opens
+
+
+def test_an_innocent_passes_what_others_are_suspected_for_and_its_end_clears_or_condemns() -> None:
+    suspected = opened(CLOSED, OPTIONS, 0, 0, suspects=0b011)
+    assert is_innocent(suspected, 0b100) and not is_innocent(suspected, 0b010)
+    assert not is_innocent(opened(CLOSED, OPTIONS, 0, 0), 0b100) and not is_innocent(CLOSED, 0b100)
+    assert after_innocent(suspected, 0b100, "success").state == "closed"
+    assert after_innocent(suspected, 0b100, "suspicion").suspects == 0b111
+    assert not is_innocent(after_innocent(suspected, 0b100, "failure"), 0b1000)
+    assert after_innocent(suspected, 0b100, None) is suspected
+
+
+@given(options, st.sampled_from(KINDS), counts)
+def test_only_what_suspicions_alone_have_opened_has_innocents(wanted: BreakerOptions, kind: BreakerKind, seen: Counts) -> None:
+    assume(seen.calls)
+    failed = Fraction(seen.failures, seen.calls) >= Fraction(wanted.failure_rate, 100)
+    assert suspects_of(wanted, kind, seen) == (0 if kind == "key" or failed else seen.sources)
 
 
 def test_a_key_is_given_up_after_fewer_calls() -> None:

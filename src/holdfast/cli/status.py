@@ -167,6 +167,7 @@ def _record(folder: Path, found: _Status) -> dict[str, Any]:
                 "agents": each.gateway.agents,
                 "releases": each.gateway.releases,
                 "started": to_iso(each.gateway.started),
+                "waiting": each.waiting,
             }
             for each in found.gateways
         ],
@@ -203,6 +204,9 @@ def _page(folder: Path, found: _Status) -> "Iterator[Text]":
         what = f"run {gateway.run}" if gateway.run else f"worker on {gateway.address}"
         agents = one_line(", ".join(gateway.agents))
         yield Text(f"  {gateway.pid:>7} {what}, since {local_time(gateway.started)}: {agents} {', '.join(gateway.releases)}")
+        if each.waiting:
+            waiting = one_line(", ".join(f"{calls} of {agent}" for agent, calls in sorted(each.waiting.items())))
+            yield Text(f"          calls that wait for a target: {waiting}", "yellow")
     if not found.gateways:
         yield Text(f"  none on {folder}: `holdfast up` or `holdfast run -- COMMAND` starts one; --data-dir names another place")
     yield Text("agents", "bold")

@@ -12,6 +12,7 @@ from holdfast import plugins
 from holdfast.config.agents import read_agents
 from holdfast.config.breakers import read_breaker
 from holdfast.config.document import Problems, Section, read_document, read_text
+from holdfast.config.jobs import JobsConfig, read_jobs
 from holdfast.config.later import read_later_sections
 from holdfast.config.ledger import LedgerOptions, read_ledger
 from holdfast.config.limits import merged, read_limits
@@ -83,6 +84,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     gateway: GatewayOptions
     ledger: LedgerOptions = LedgerOptions()
+    jobs: JobsConfig = JobsConfig()
     warnings: tuple[str, ...] = ()
     secrets: frozenset[Secret] = frozenset()
     key_variables: frozenset[str] = frozenset()
@@ -104,12 +106,14 @@ def load(path: Path | None, environment: Mapping[str, str], text: str | None = N
     limits = merged([*read_limits(top, ""), *_environment_limits(environment, problems)])
     rates = read_rates(top, "top")
     ledger = read_ledger(top, secrets)
+    jobs = read_jobs(top, secrets)
     read_later_sections(top)
     top.close()
     problems.check()
     return Config(
         gateway=GatewayOptions(agents=agents, providers=providers.options, tools=tools, limits=limits, rates=rates),
         ledger=ledger,
+        jobs=jobs,
         warnings=(*problems.warnings, *secrets.cautions),
         secrets=frozenset(secrets.values),
         key_variables=providers.variables,

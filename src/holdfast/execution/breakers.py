@@ -38,12 +38,11 @@ _RENEWED = 4
 
 class Guarded(Struct, frozen=True):
     """names: of its breakers, also where they are switched off, for they can be isolated all the same. guards: None where they are off.
-    slow_call_ns: from when a call is slow, None: never. source: whose its suspicions are, as a bit."""
+    slow_call_ns: from when a call is slow, None: never."""
 
     names: tuple[str, ...]
     guards: Guards | None
     slow_call_ns: int | None = None
-    source: int = 0
 
 
 class KeptAway(Struct, frozen=True):
@@ -172,7 +171,7 @@ class Breakers:
         return Instants(self._clock.monotonic_ns(), self._clock.wall_ns(), self._uniform())
 
     def _report(self, passage: Passage, guards: Guards, found: Verdict, slow: bool, at: Instants, asked_ns: int | None) -> None:
-        sources = SURE if found.sure else passage.guarded.source
+        sources = SURE if found.sure else guards.source
         # How long a call takes is its model's or its tool's doing, not that of others.
         reports = [Report(found.of(each.kind), slow and each.kind in ("model", "tool"), sources) for each in guards.breakers]
         self._table.report(guards, passage.tickets, reports, at, asked_ns)
@@ -240,8 +239,8 @@ def _guarded(label: str, provider: str, key: str, options: BreakerOptions | None
         names = (*names, key_name(provider, key))
     if options is None:
         return Guarded(names, None)
-    guards = Guards([Breaker(kind_of(name), name, options) for name in names])
-    return Guarded(names, guards, options.slow_call_ns, 1 << breaker_digest(label)[1] % 64)
+    guards = Guards([Breaker(kind_of(name), name, options) for name in names], 1 << breaker_digest(label)[1] % 64)
+    return Guarded(names, guards, options.slow_call_ns)
 
 
 def _kept_away(blocked: Blocked) -> KeptAway:

@@ -28,13 +28,14 @@ class Breaker:
 
 
 class Guards:
-    """The breakers that the calls of one target pass, all of them. serial: of the table when they were last seen closed, -1: never.
-    tickets: with which calls were let through then."""
+    """The breakers that the calls of one target pass, all of them. source: whose suspicions they bring, as a bit. serial: of the table when
+    they were last seen closed, -1: never. tickets: with which calls were let through then."""
 
-    __slots__ = ("breakers", "serial", "tickets")
+    __slots__ = ("breakers", "serial", "source", "tickets")
 
-    def __init__(self, breakers: Sequence[Breaker]) -> None:
+    def __init__(self, breakers: Sequence[Breaker], source: int = 0) -> None:
         self.breakers = tuple(breakers)
+        self.source = source
         self.serial = -1
         self.tickets: tuple[Ticket, ...] = ()
 

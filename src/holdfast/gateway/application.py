@@ -7,6 +7,8 @@ from holdfast.gateway.call import GuardedCall
 from holdfast.gateway.delivery import Delivery
 from holdfast.gateway.endpoints import TOOLS, endpoint, guarded, is_relayable, stays_below, tool_call, unread
 from holdfast.gateway.identity import Caller, Identities
+from holdfast.gateway.jobs import PREFIX as JOBS
+from holdfast.gateway.jobs import Jobs
 from holdfast.gateway.parts import Parts
 from holdfast.http.message import Request, Response
 from holdfast.wire.call import Family
@@ -18,11 +20,12 @@ class Gateway:
     """An `Application` for the HTTP server.
 
     trouble: why calls cannot be guarded now, "" when they can. answering: how many requests are being answered, this one included; set by
-    whoever serves it. max_calls: that may be in progress at once.
+    whoever serves it. max_calls: that may be in progress at once. jobs: calls that are answered later; None where there are none.
     """
 
-    def __init__(self, parts: Parts, trouble: Callable[[], str] = lambda: "", max_calls: int = 4096) -> None:
+    def __init__(self, parts: Parts, trouble: Callable[[], str] = lambda: "", max_calls: int = 4096, jobs: Jobs | None = None) -> None:
         self.answering: Callable[[], int] = lambda: 0
+        self._jobs = jobs
         self._parts = parts
         self._identities = Identities(parts.options.agents)
         self._trouble = trouble
@@ -38,7 +41,7 @@ class Gateway:
             Delivery(response, known).refusal(refusals.unknown_key())
         elif self._full():
             Delivery(response, known).refusal(refusals.too_many_calls(self._max_calls))
-        else:
+        elif self._jobs is None or not self._jobs.takes(caller, known, request, response):
             GuardedCall(self._parts, caller, known, request, response).start()
 
     def kills_changed(self) -> None:
@@ -66,6 +69,8 @@ class Gateway:
             GuardedCall(self._parts, caller, models, request, response).start()
         elif request.path.startswith(TOOLS):
             self._call_tool(caller, request, response)
+        elif self._jobs is not None and request.path.startswith(JOBS):
+            self._jobs.page(caller, request, response)
         else:
             self._pass_through(family, caller, request, response)
 

@@ -7,6 +7,7 @@ from holdfast.gateway.routing import Destination
 from holdfast.gateway.translated import translated
 from holdfast.wire.call import Call, WireFormat
 from holdfast.wire.translation import Translation
+from holdfast.wire.translation.foreign import without_foreign_thoughts
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -30,6 +31,7 @@ def asked_of(entry: Entry, body: bytes, destination: Destination, *, last: bool 
     """What `destination` is asked for `entry` with its `body`; raises Untranslatable."""
     spoken, call = entry.endpoint.format, entry.call
     if not destination.format:
-        return Asked(entry=entry, destination=destination, body=body, spoken=spoken, call=call, source=body, last=last)
+        sent = body if spoken is None else without_foreign_thoughts(spoken.name, body)
+        return Asked(entry=entry, destination=destination, body=sent, spoken=spoken, call=call, source=body, last=last)
     there, sent, translation = translated(entry, body, destination)
     return Asked(entry=there, destination=destination, body=sent, spoken=spoken, call=call, source=body, translation=translation, last=last)

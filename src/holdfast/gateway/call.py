@@ -106,7 +106,7 @@ class GuardedCall:
             self._ending.refused(refusals.no_destination(self._call.model))
         elif (stop := loops.checked(self._parts, arrival)) is not None:
             self._ending.refused(stop)
-        elif self._parts.queue.waiting and self._is_held_back():
+        elif self._parts.queue.awaited and self._is_held_back():
             self._wait()
         else:
             self._admit()

@@ -169,7 +169,10 @@ class CallRecord:
 
     def loop(self, message: str, *, stopped: bool) -> None:
         """The agent goes round in circles; stopped: so the call is refused, else it goes on."""
+        before = self._last_error, self._last_recovery
         self._error("loop", message, recovery="loop_stopped" if stopped else "none", severity="warning")
+        if not stopped:
+            self._last_error, self._last_recovery = before  # the decision to come has not failed
 
     def _error(
         self, error_type: ErrorType, message: str, *, severity: Severity, recovery: RecoveryAction = "none", detail: str = ""

@@ -112,7 +112,7 @@ class TargetAttempt:
     def attempt_committed(self, status: int, headers: Headers, data: bytes) -> None:
         asked = self.asked
         self._parts.gate.heard(asked.entry, asked.destination, self._admitted.turn, status, headers)
-        if self._attempt is not None:
+        if self._parts.queue.awaited and self._attempt is not None:
             self._parts.queue.recovered(asked.destination.label, self._attempt.result.began_ns)
         self._owner.committed(self, status, headers, data)
 
@@ -125,7 +125,8 @@ class TargetAttempt:
             result.body = without_secret(result.body, self.asked.destination)
         heard, answer = answers_of(result, self.asked)
         cost = self._settle(result, heard)
-        report(self._parts, self.asked.destination.label, result, heard)
+        if self._parts.queue.awaited:
+            report(self._parts, self.asked.destination.label, result, heard)
         self._owner.ended(self, result, answer, cost)
 
     def attempt_broke(self, defect: Exception) -> None:

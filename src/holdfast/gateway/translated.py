@@ -48,7 +48,8 @@ class TranslatedStream:
 
     @property
     def error(self) -> bytes | None:
-        return self._reader.error
+        """The target's, or what the caller is told where its stream could not be translated."""
+        return self._reader.error or self._caller.error
 
     @property
     def generated_bytes(self) -> int:
@@ -68,7 +69,7 @@ class TranslatedStream:
 
     def answer(self) -> Answer:
         answer, heard = self._caller.answer(), self._reader.answer()
-        answer.usage, answer.complete = heard.usage, heard.complete
+        answer.usage, answer.complete = heard.usage, heard.complete and answer.complete
         return answer
 
     def heard(self) -> Answer:

@@ -40,8 +40,8 @@ class BreakerOptions(Struct, frozen=True, kw_only=True):
     slow_rate: int = 80
     window_ns: int = 30 * SECOND
     minimum_calls: int = 10
-    cooldown_ns: int = 15 * SECOND
-    longest_cooldown_ns: int = 300 * SECOND
+    cooldown_ns: int = 5 * SECOND
+    longest_cooldown_ns: int = 30 * SECOND
     probes: int = 2
 
     def of_kind(self, kind: BreakerKind) -> "BreakerOptions":
@@ -90,10 +90,20 @@ def why_open(options: BreakerOptions, kind: BreakerKind, counts: Counts) -> str:
         return f"{counts.failures} of {calls} calls failed {within}"
     if options.slow_call_ns is not None and counts.slow * 100 >= options.slow_rate * calls:
         return f"{counts.slow} of {calls} calls took longer than {options.slow_call_ns / SECOND:g} s {within}"
-    suspected = counts.suspicions and counts.failures + counts.suspicions == calls
-    if suspected and counts.sources.bit_count() >= SUSPECTS:
+    if is_suspected(counts):
         return f"all {calls} calls {'were rejected' if kind == 'key' else 'failed'} {within}"
     return ""
+
+
+def is_suspected(counts: Counts) -> bool:
+    """Whether nothing but failures came, of which some are suspicions, of several sources."""
+    return counts.suspicions > 0 and counts.failures + counts.suspicions == counts.calls and counts.sources.bit_count() >= SUSPECTS
+
+
+def suspects_of(options: BreakerOptions, kind: BreakerKind, counts: Counts) -> int:
+    """On whose suspicion alone the counts open a breaker, as bits; 0 where there is more. Keys have no innocents: who is rejected was not
+    even heard."""
+    return 0 if kind == "key" or counts.failures * 100 >= options.failure_rate * counts.calls else counts.sources
 
 
 def cooldown_ns(options: BreakerOptions, reopened: int, jitter: float) -> int:
@@ -113,7 +123,8 @@ class Place(Struct, frozen=True):
 class Circuit(Struct, frozen=True, kw_only=True):
     """One breaker. epoch: counts its changes: what was let through before one says nothing after it. until_ns: when an open one may be
     probed. reopened: probes that failed in a row. passed: successes since it is half-open. tickets: given out so far. asked_until_ns: how
-    long the upstream asked to be left alone. Instants are monotonic."""
+    long the upstream asked to be left alone. suspects: on whose suspicion alone it is not closed, as bits; 0: for more than that. Instants
+    are monotonic."""
 
     state: CircuitState = "closed"
     epoch: int = 0
@@ -123,6 +134,7 @@ class Circuit(Struct, frozen=True, kw_only=True):
     places: tuple[Place, ...] = ()
     tickets: int = 0
     asked_until_ns: int = 0
+    suspects: int = 0
 
 
 CLOSED = Circuit()
@@ -148,6 +160,21 @@ def admit(circuit: Circuit, options: BreakerOptions, now_ns: int, lease_ns: int)
         return circuit, None
     number = circuit.tickets + 1
     return replace(circuit, places=(*places, Place(number, now_ns + lease_ns)), tickets=number), Ticket(circuit.epoch, number)
+
+
+def is_innocent(circuit: Circuit, source: int) -> bool:
+    """Whether a breaker that is not closed has nothing against this source: it was opened on the suspicion of others, which a success of
+    this one refutes."""
+    return circuit.state != "closed" and bool(circuit.suspects and source) and not circuit.suspects & source
+
+
+def after_innocent(circuit: Circuit, source: int, outcome: Outcome | None) -> Circuit:
+    """What an innocent's end says: that the suspicion is wrong, that it is suspect too, or that more than a suspicion is true."""
+    if outcome == "success":
+        return closed(circuit)
+    if outcome is None:
+        return circuit
+    return replace(circuit, suspects=circuit.suspects | source if outcome == "suspicion" else 0)
 
 
 def wait_ns(circuit: Circuit, options: BreakerOptions, now_ns: int) -> int:
@@ -189,11 +216,13 @@ def probed(circuit: Circuit, options: BreakerOptions, ticket: Ticket, outcome: O
     return circuit, ""
 
 
-def opened(circuit: Circuit, options: BreakerOptions, now_ns: int, jitter: float) -> Circuit:
-    """Open a closed one, or a half-open one again: for its cooldown, and as long as its upstream asked for."""
+def opened(circuit: Circuit, options: BreakerOptions, now_ns: int, jitter: float, suspects: int = 0) -> Circuit:
+    """Open a closed one, or a half-open one again: for its cooldown, and as long as its upstream asked for. suspects: see `Circuit`."""
     reopened = circuit.reopened + 1 if circuit.state == "half_open" else 0
     until_ns = max(now_ns + cooldown_ns(options, reopened, jitter), circuit.asked_until_ns)
-    return replace(circuit, state="open", epoch=circuit.epoch + 1, until_ns=until_ns, reopened=reopened, passed=0, places=())
+    return replace(
+        circuit, state="open", epoch=circuit.epoch + 1, until_ns=until_ns, reopened=reopened, passed=0, places=(), suspects=suspects
+    )
 
 
 def closed(circuit: Circuit) -> Circuit:

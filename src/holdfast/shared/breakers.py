@@ -31,11 +31,14 @@ from holdfast.policy.circuit_breaker import (
     Place,
     Ticket,
     admit,
+    after_innocent,
     asked,
     closed,
+    is_innocent,
     opened,
     probed,
     renew,
+    suspects_of,
     wait_ns,
     why_open,
 )
@@ -49,9 +52,9 @@ NAME, REASON = 192, 128
 """Bytes that are kept of a name and of a reason; longer ones are told apart all the same."""
 
 _HEADER = 8  # words: how often a breaker has changed, how many calls passed uncounted for want of a place
-_STATE, _SINCE, _UNTIL, _REOPENED, _PASSED, _TICKETS, _ASKED, _TROUBLE, _KIND, _SLOT_NS = range(2, 12)
-_OPENING = 12  # calls, failures, suspicions, slow
-_PLACES = 16
+_STATE, _SINCE, _UNTIL, _REOPENED, _PASSED, _TICKETS, _ASKED, _TROUBLE, _KIND, _SLOT_NS, _SUSPECTS = range(2, 13)
+_OPENING = 13  # calls, failures, suspicions, slow
+_PLACES = 17
 _SLOTS = _PLACES + 2 * MOST_PROBES
 _SLOT = 6  # words: its number, calls, failures, suspicions, slow, sources
 _REASON = _SLOTS + SLOTS * _SLOT
@@ -92,7 +95,7 @@ class BreakerTable:
             at = self._find(breaker)
             state = words[at + _STATE] if at >= 0 else 0
             if state & 3:
-                return self._enter_under_lock(guards.breakers, now_ns, wall_ns)
+                return self._enter_under_lock(guards, now_ns, wall_ns)
             known = known and at >= 0
             tickets.append(Ticket(state >> 2))
         found = tuple(tickets)
@@ -146,7 +149,11 @@ class BreakerTable:
         blocked: tuple[int, int] | None = None
         for breaker in guards.breakers:
             at = self._find(breaker)
-            if at >= 0 and words[at + _STATE] & 3 and (wait := wait_ns(self._read(at), breaker.options, now_ns)):
+            if at < 0 or not words[at + _STATE] & 3:
+                continue
+            circuit = self._read(at)
+            wait = 0 if is_innocent(circuit, guards.source) else wait_ns(circuit, breaker.options, now_ns)
+            if wait:
                 blocked = max(blocked or (0, at), (wait, at))
         return None if blocked is None else Blocked(self._standing(blocked[1], now_ns), blocked[0])
 
@@ -194,15 +201,18 @@ class BreakerTable:
         self._words.release()
         self._memory.close()
 
-    def _enter_under_lock(self, breakers: Sequence[Breaker], now_ns: int, wall_ns: int) -> tuple[Ticket, ...] | Blocked:
+    def _enter_under_lock(self, guards: Guards, now_ns: int, wall_ns: int) -> tuple[Ticket, ...] | Blocked:
         self._memory.lock()
         try:
             entered: list[tuple[Breaker, int, Circuit, Circuit]] = []
             tickets: list[Ticket] = []
             blocked: tuple[int, int] | None = None
-            for breaker in breakers:
+            for breaker in guards.breakers:
                 at = self._find(breaker)
                 before = self._read(at) if at >= 0 else _UNKNOWN
+                if is_innocent(before, guards.source):
+                    tickets.append(Ticket(before.epoch))
+                    continue
                 after, ticket = admit(before, breaker.options, now_ns, PROBE_LEASE_NS)
                 if ticket is None:
                     blocked = max(blocked or (0, at), (wait_ns(before, breaker.options, now_ns), at))
@@ -238,7 +248,8 @@ class BreakerTable:
         before = self._read(place)
         after, why = probed(before, breaker.options, ticket, said.outcome, said.slow)
         if why:
-            after = opened(after, breaker.options, at.now_ns, at.jitter)
+            suspects = after.suspects | said.sources if said.outcome == "suspicion" else 0
+            after = opened(after, breaker.options, at.now_ns, at.jitter, suspects)
         self._write(place, after)
         if after.state != before.state:
             self._changed(place, breaker, (before, after), why or "its probes succeeded", at.wall_ns)
@@ -247,12 +258,23 @@ class BreakerTable:
         words, state = self._words, self._words[place + _STATE]
         if state >> 2 != ticket.epoch:
             words[0] += 1  # whoever goes by what they saw before, because a process died while it changed this, looks again
-        elif said.outcome is not None and not state & 3:
+        elif state & 3:
+            self._report_innocent(place, breaker, said, at)
+        elif said.outcome is not None:
             number = self._count(place, breaker, at.now_ns, said)
             if said.outcome != "success" or said.slow:
                 words[place + _TROUBLE] = number
             if words[place + _TROUBLE] + SLOTS > number:
                 self._judge(place, breaker, at)
+
+    def _report_innocent(self, place: int, breaker: Breaker, said: Report, at: Instants) -> None:
+        """A call that passed a breaker that was opened on the suspicion of others."""
+        before = self._read(place)
+        after = after_innocent(before, said.sources, said.outcome)
+        if after is not before:
+            self._write(place, after)
+        if after.state != before.state:
+            self._changed(place, breaker, (before, after), "another model answered", at.wall_ns)
 
     def _judge(self, place: int, breaker: Breaker, at: Instants) -> None:
         """Open a closed breaker where its counts say so."""
@@ -260,7 +282,8 @@ class BreakerTable:
         why = why_open(breaker.options, breaker.kind, counts)
         if why:
             before = self._read(place)
-            after = opened(before, breaker.options, at.now_ns, at.jitter)
+            suspects = suspects_of(breaker.options, breaker.kind, counts)
+            after = opened(before, breaker.options, at.now_ns, at.jitter, suspects)
             words = self._words
             words[place + _OPENING], words[place + _OPENING + 1] = counts.calls, counts.failures
             words[place + _OPENING + 2], words[place + _OPENING + 3] = counts.suspicions, counts.slow
@@ -374,13 +397,14 @@ class BreakerTable:
             places=tuple(Place(ticket, until) for ticket, until in places if ticket),
             tickets=words[at + _TICKETS],
             asked_until_ns=words[at + _ASKED],
+            suspects=words[at + _SUSPECTS],
         )
 
     def _write(self, at: int, circuit: Circuit) -> None:
         """The state last; a breaker that closes begins to count anew."""
         words = self._words
         words[at + _UNTIL], words[at + _REOPENED], words[at + _PASSED] = circuit.until_ns, circuit.reopened, circuit.passed
-        words[at + _TICKETS], words[at + _ASKED] = circuit.tickets, circuit.asked_until_ns
+        words[at + _TICKETS], words[at + _ASKED], words[at + _SUSPECTS] = circuit.tickets, circuit.asked_until_ns, circuit.suspects
         for number in range(MOST_PROBES):
             place = circuit.places[number] if number < len(circuit.places) else _NO_PLACE
             word = at + _PLACES + 2 * number

@@ -1,14 +1,19 @@
 """A gateway without connections, files or time of its own: every call of a test runs in one thread, under the test's clock."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from random import Random
+from typing import TypeVar
 
+from holdfast.config.jobs import JobsConfig
+from holdfast.errors import StorageError
 from holdfast.execution.admission_queue import AdmissionQueue
 from holdfast.execution.breakers import Breakers
 from holdfast.execution.limiter import Limiter
 from holdfast.execution.rates import Rates
 from holdfast.gateway.application import Gateway
 from holdfast.gateway.gate import Gate
+from holdfast.gateway.jobs import Jobs
 from holdfast.gateway.options import GatewayOptions
 from holdfast.gateway.parts import Parts
 from holdfast.gateway.recovery import RetryAllowances
@@ -24,6 +29,7 @@ from holdfast.shared.breakers import SIZE as BREAKERS_SIZE
 from holdfast.shared.breakers import BreakerTable
 from holdfast.shared.private_memory import PrivateMemory
 from holdfast.shared.rate_tables import RateTables
+from holdfast.store.jobs import JobFiles
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.exchange import MemoryResponse, request
 from holdfast.testing.isolations import MemoryIsolations
@@ -35,12 +41,16 @@ from holdfast.testing.upstream import MemoryUpstream
 _NO_HEADERS: Mapping[str, str] = {}
 
 
+_T = TypeVar("_T")
+
+
 class MemoryGateway:
     """The real gateway over doubles of everything around it.
 
     jitter: what stands in for a random number in [0, 1) wherever waits are spread. allow_unchecked: let calls through while the ledger
     fails. places, breaker_table: where conversations stand, and circuit breakers; gateways that share them, each with a `seed` of its own,
-    are like workers of one `holdfast up`. refused: the refusals by limits that were reported.
+    are like workers of one `holdfast up`. jobs: where to keep jobs, in real files; without one calls are answered at once. refused: the
+    refusals by limits that were reported.
     """
 
     def __init__(
@@ -53,6 +63,8 @@ class MemoryGateway:
         breaker_table: BreakerTable | None = None,
         seed: int = 0,
         queue_bounds: QueueBounds = QueueBounds(),  # noqa: B008 - frozen
+        jobs: Path | None = None,
+        job_options: JobsConfig = JobsConfig(),  # noqa: B008 - frozen
     ) -> None:
         self.clock = FakeClock()
         self.upstream = MemoryUpstream()
@@ -68,31 +80,47 @@ class MemoryGateway:
         self.breaker_table = breaker_table or BreakerTable(PrivateMemory(BREAKERS_SIZE))
         self.breakers = Breakers(self.breaker_table, self.isolations, self.clock, self.recorder, lambda: jitter)
         self.conversations = Conversations(places)
-        self.application = Gateway(
-            Parts(
-                options=options,
-                clock=self.clock,
-                upstream=self.upstream,
-                gate=Gate(
-                    self.limiter,
-                    options.limits,
-                    Turns(self.rates, options.rates, self.clock),
-                    self.kill_switch,
-                    self.breakers,
-                    allow_unchecked=allow_unchecked,
-                ),
-                recorder=self.recorder,
-                conversations=self.conversations,
-                routing=Routing(options.providers, options.tools),
-                allowances=RetryAllowances(self.clock),
-                loop_guard=LoopGuard(),
-                queue=self.queue,
-                in_progress=set(),
-                uniform=lambda: jitter,
-                bits=Random(seed).getrandbits,  # noqa: S311 - numbers events, the same in every run
-                limit_refused=self.refused.append,
-            )
+        parts = Parts(
+            options=options,
+            clock=self.clock,
+            upstream=self.upstream,
+            gate=Gate(
+                self.limiter,
+                options.limits,
+                Turns(self.rates, options.rates, self.clock),
+                self.kill_switch,
+                self.breakers,
+                allow_unchecked=allow_unchecked,
+            ),
+            recorder=self.recorder,
+            conversations=self.conversations,
+            routing=Routing(options.providers, options.tools),
+            allowances=RetryAllowances(self.clock),
+            loop_guard=LoopGuard(),
+            queue=self.queue,
+            in_progress=set(),
+            uniform=lambda: jitter,
+            bits=Random(seed).getrandbits,  # noqa: S311 - numbers events, the same in every run
+            limit_refused=self.refused.append,
         )
+        self.jobs: Jobs | None = None
+        if jobs is not None:
+            webhooks = {webhook.name: webhook for webhook in job_options.webhooks}
+            self.jobs = Jobs(parts, JobFiles(jobs), self._background, job_options.options, webhooks, self._on_record)
+            self.jobs.start()
+        self.application = Gateway(parts, jobs=self.jobs)
+
+    def _background(self, work: Callable[[], _T], done: Callable[[_T | StorageError], None]) -> None:
+        """In this thread, and heard of in the next turn."""
+        outcome: _T | StorageError
+        try:
+            outcome = work()
+        except StorageError as error:
+            outcome = error
+        self.clock.call_later(0, lambda: done(outcome))
+
+    def _on_record(self, decision: str) -> bool:
+        return any(each.decision_id == decision for each in self.recorder.decisions)
 
     def kill(self, scope: KillScope, value: str = "", mode: KillMode = "drain", reason: str = "out of hand") -> None:
         """Kill, and carry it out for the calls in progress."""

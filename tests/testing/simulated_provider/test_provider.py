@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.clock import MILLISECOND
+from holdfast.clock import MILLISECOND, SECOND
+from holdfast.providers.simulated import Simulated
 from holdfast.testing import FakeClock, MemoryResponse, request
 from holdfast.testing.simulated_provider import Script, ScriptedAnswer, ScriptedCall, Scripts, SimulatedProvider
 from holdfast.testing.simulated_provider.stats import Cancellation, Tally
@@ -81,6 +82,31 @@ def test_sim_echo_says_what_it_heard(caller: Caller, api: str) -> None:
 @apis
 def test_sim_tokens_answers_with_exactly_so_many(caller: Caller, api: str) -> None:
     assert OUTPUT[api](caller.call(api, "sim-tokens-37").json()) == 37
+
+
+@apis
+@pytest.mark.parametrize("stream", [True, False])
+def test_sim_rate_lets_so_many_calls_a_minute_through_and_tells_what_is_left(caller: Caller, api: str, stream: bool) -> None:
+    def ask() -> tuple[int, int, int]:
+        response = caller.call(api, "sim-rate-2", stream=stream)
+        [quota] = Simulated().quotas(response.headers, caller.clock.wall_ns())
+        return response.status, quota.remaining, quota.resets_ns // SECOND
+
+    assert [ask() for _ in range(3)] == [(200, 1, 30), (200, 0, 60), (429, 0, 60)]
+    assert dict(caller.call(api, "sim-rate-2").headers)[b"retry-after"] == b"30"
+    caller.clock.advance(30 * SECOND)
+    assert [ask()[0] for _ in range(2)] == [200, 429]
+    assert (caller.total.served, caller.total.failed) == (3, 3)
+
+
+@apis
+def test_sim_slow_tokens_paces_the_usual_reply(caller: Caller, api: str) -> None:
+    response = caller.call(api, "sim-slow-tokens-20", stream=True)
+    pieces = 0
+    while not response.ended:
+        caller.clock.advance(20 * MILLISECOND)
+        pieces += 1
+    assert pieces == OUTPUT[api](caller.call(api, "sim-ok").json())
 
 
 @apis

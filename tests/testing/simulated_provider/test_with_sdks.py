@@ -122,6 +122,92 @@ def test_responses_log_probabilities_are_the_same_whole_and_streamed(openai_clie
     assert len(told) == whole.usage.output_tokens
 
 
+def in_every_format(o: openai.OpenAI, a: anthropic.Anthropic, model: str, chat: Any, responses: Any, messages: Any) -> tuple[Any, Any, Any]:
+    """The same question to the same model in the three formats, whole; streams have to end in the same objects."""
+    ask: Any = {"model": model, "messages": MESSAGES}
+    answers = (
+        o.chat.completions.create(**{**ask, **chat}),
+        o.responses.create(**{"model": model, "input": "Which city?", **responses}),
+        a.messages.create(**{**ask, "max_tokens": 200, **messages}),
+    )
+    *_, ended, told = o.chat.completions.create(**{**ask, **chat}, stream=True, stream_options={"include_usage": True})
+    assert (ended.choices[0].finish_reason, told.usage) == (answers[0].choices[0].finish_reason, answers[0].usage)
+    last: Any = list(o.responses.create(**{"model": model, "input": "Which city?", **responses}, stream=True))[-1].response
+    assert (last.status, last.incomplete_details, last.usage) == (answers[1].status, answers[1].incomplete_details, answers[1].usage)
+    with a.messages.stream(**{**ask, "max_tokens": 200, **messages}) as streamed_messages:
+        message = streamed_messages.get_final_message()
+    stopped = (answers[2].stop_reason, answers[2].stop_sequence, answers[2].usage.output_tokens)
+    assert (message.stop_reason, message.stop_sequence, message.usage.output_tokens) == stopped
+    return answers
+
+
+def test_a_content_filter_ends_an_answer_in_every_format(openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic) -> None:
+    chat, response, message = in_every_format(openai_client, anthropic_client, "sim-filter", {}, {}, {})
+    assert (chat.choices[0].message.content, chat.choices[0].finish_reason) == (None, "content_filter")
+    assert (response.output, response.status, response.incomplete_details.reason) == ([], "incomplete", "content_filter")
+    assert (message.content, message.stop_reason) == ([], "refusal")
+    chat, response, message = in_every_format(openai_client, anthropic_client, "sim-filter-2", {}, {}, {})
+    assert chat.choices[0].message.content == response.output_text == message.content[0].text == "the sim."
+
+
+def test_an_answer_ends_before_a_stop_sequence(openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic) -> None:
+    stop = {"stop": ["never", " checksum"]}, {}, {"stop_sequences": ["never", " checksum"]}
+    chat, _, message = in_every_format(openai_client, anthropic_client, "sim-ok", *stop)
+    assert chat.choices[0].message.content == message.content[0].text == "Understood: 3 tokens,"
+    assert (chat.choices[0].finish_reason, message.stop_reason, message.stop_sequence) == ("stop", "stop_sequence", " checksum")
+
+
+def test_usage_tells_cached_input_and_reasoning(openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic) -> None:
+    chat, response, message = in_every_format(openai_client, anthropic_client, "sim-cached-4", {}, {}, {})
+    assert chat.usage.prompt_tokens_details.cached_tokens == response.usage.input_tokens_details.cached_tokens == 4
+    assert message.usage.cache_read_input_tokens == 4
+    assert message.usage.input_tokens + 4 == chat.usage.prompt_tokens == response.usage.input_tokens
+    asked = {"reasoning_effort": "low"}, {"reasoning": {"summary": "auto"}}, {"thinking": {"type": "adaptive"}}
+    chat, response, message = in_every_format(openai_client, anthropic_client, "sim-ok", *asked)
+    thought = chat.usage.completion_tokens_details.reasoning_tokens
+    assert response.usage.output_tokens_details.reasoning_tokens == message.usage.output_tokens_details.thinking_tokens == thought > 0
+
+
+def test_reasoning_that_nobody_asked_to_see_is_counted_alone(openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic) -> None:
+    asked = {"reasoning_effort": "low"}, {"reasoning": {"effort": "low"}}, {"thinking": {"type": "adaptive", "display": "omitted"}}
+    _, response, message = in_every_format(openai_client, anthropic_client, "sim-ok", *asked)
+    assert (response.output[0].type, response.output[0].summary) == ("reasoning", [])
+    assert (message.content[0].type, message.content[0].thinking, bool(message.content[0].signature)) == ("thinking", "", True)
+    assert response.usage.output_tokens_details.reasoning_tokens == message.usage.output_tokens_details.thinking_tokens > 0
+
+
+def test_only_one_tool_is_called_where_parallel_calls_are_forbidden(
+    openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic
+) -> None:
+    one = {"parallel_tool_calls": False}
+    chat, response, message = in_every_format(
+        openai_client,
+        anthropic_client,
+        "sim-tools-parallel",
+        {"tools": CHAT_TOOLS, **one},
+        {"tools": RESPONSES_TOOLS, **one},
+        {"tools": MESSAGES_TOOLS, "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+    )
+    assert len(chat.choices[0].message.tool_calls) == len(response.output) == len(message.content) == 1
+
+
+def test_a_prompt_that_is_too_long_is_refused_in_the_words_of_each_format(
+    openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic
+) -> None:
+    assert len(in_every_format(openai_client, anthropic_client, "sim-context-6", {}, {}, {})) == 3
+    with pytest.raises(openai.BadRequestError, match=r"maximum context length is 5 tokens\. However, your messages resulted in 6") as chat:
+        openai_client.chat.completions.create(model="sim-context-5", messages=MESSAGES)
+    with pytest.raises(openai.BadRequestError, match="exceeds the context window") as responses:
+        openai_client.responses.create(model="sim-context-5", input="Which city?", stream=True)
+    assert [(raised.value.code, raised.value.param) for raised in (chat, responses)] == [
+        ("context_length_exceeded", "messages"),
+        ("context_length_exceeded", "input"),
+    ]
+    with pytest.raises(anthropic.BadRequestError, match="prompt is too long: 6 tokens > 5 maximum"):
+        anthropic_client.messages.create(model="sim-context-5", messages=MESSAGES, max_tokens=9)
+    assert anthropic_client.messages.count_tokens(model="sim-context-5", messages=MESSAGES).input_tokens == 6
+
+
 def test_a_namespaced_tool_is_called_with_its_namespace(openai_client: openai.OpenAI) -> None:
     tools: Any = [{"type": "namespace", "name": "crm", "description": "", "tools": [{"type": "function", "name": "find"}]}]
     call: Any = openai_client.responses.create(model="sim-tool", input="x", tools=tools).output[0]

@@ -24,13 +24,22 @@ class ToolUse(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """One choice. refused: `text` is a refusal. cut: the bound of output tokens ended it."""
+    """One choice. refused: `text` is a refusal. cut: the bound of output tokens ended it; stop: this text did, and is no part of it;
+    filtered: the provider's content filter did. hidden: the reasoning is counted but not shown."""
 
     text: str = ""
     calls: tuple[ToolUse, ...] = ()
     reasoning: str = ""
     refused: bool = False
     cut: bool = False
+    stop: str = ""
+    filtered: bool = False
+    hidden: bool = False
+
+    @property
+    def speaks(self) -> bool:
+        """Whether there is a message, if only an empty one, beside reasoning and calls."""
+        return bool(self.text) or not (self.calls or self.reasoning or self.filtered)
 
     @property
     def reasoning_tokens(self) -> int:
@@ -44,13 +53,15 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Reply(Struct, frozen=True, kw_only=True):
-    """An answered prompt. number: counts this provider's replies, for identifiers. created_s: seconds since the epoch."""
+    """An answered prompt. number: counts this provider's replies, for identifiers. created_s: seconds since the epoch.
+    cached_tokens: those of the input that came from a cache."""
 
     prompt: Prompt
     answers: tuple[Answer, ...]
     number: int
     created_s: int
     billed: bool = True
+    cached_tokens: int = 0
 
     @property
     def input_tokens(self) -> int:
@@ -79,6 +90,15 @@ class Streamed(Struct, frozen=True):
     error: Callable[[str], bytes]
 
 
+def stopped(answer: Answer, stops: tuple[str, ...]) -> Answer:
+    """The answer, ended before the first of `stops` that its text says."""
+    found = [(at, stop) for stop in stops if stop and (at := answer.text.find(stop)) >= 0]
+    if not found:
+        return answer
+    at, stop = min(found)
+    return msgspec.structs.replace(answer, text=answer.text[:at], calls=(), stop=stop)
+
+
 def limited(answer: Answer, bound: int | None) -> Answer:
     """The answer, cut after `bound` tokens: reasoning first, then text, then calls."""
     if bound is None or answer.output_tokens <= bound:
@@ -94,7 +114,7 @@ def limited(answer: Answer, bound: int | None) -> Answer:
             break
         calls.append(msgspec.structs.replace(call, arguments=call.arguments[: left * TOKEN]))
         left -= count(calls[-1].arguments)
-    return Answer(text=text, calls=tuple(calls), reasoning=reasoning, refused=answer.refused, cut=True)
+    return Answer(text=text, calls=tuple(calls), reasoning=reasoning, refused=answer.refused, cut=True, hidden=answer.hidden)
 
 
 @lru_cache(64)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from zlib import crc32
 
+import msgspec
+
 from holdfast.testing.simulated_provider.answer import Answer, ToolUse, filler
 from holdfast.testing.simulated_provider.behaviour import Behaviour, Manner
 from holdfast.testing.simulated_provider.prompt import OfferedTool, Prompt, count
@@ -14,13 +16,13 @@ _THOUGHT = "The question is clear; a short answer will do."
 def write(prompt: Prompt, behaviour: Behaviour) -> Answer:
     """The whole answer, without a bound on its length."""
     answer = _MANNERS[behaviour.says](prompt, behaviour)
-    if not (answer.calls or answer.refused):
+    if not (answer.calls or answer.refused or answer.filtered):
         if prompt.must_call:
             answer = Answer(calls=_forced(prompt), reasoning=answer.reasoning)
         elif prompt.schema is not None:
             answer = Answer(text=sample_json(prompt.schema), reasoning=answer.reasoning)
     if prompt.reasoning and not answer.reasoning:
-        answer = Answer(text=answer.text, calls=answer.calls, refused=answer.refused, reasoning=_THOUGHT)
+        answer = msgspec.structs.replace(answer, reasoning=_THOUGHT, hidden=prompt.hidden)
     return answer
 
 
@@ -46,7 +48,8 @@ def _tool(prompt: Prompt, behaviour: Behaviour) -> Answer:
 def _tools(prompt: Prompt, behaviour: Behaviour) -> Answer:
     if prompt.has_tool_result or not prompt.tools:
         return _ok(prompt, behaviour)
-    return Answer(calls=(_use(prompt.tools[0]), _use(prompt.tools[min(1, len(prompt.tools) - 1)])))
+    called = (_use(prompt.tools[0]), _use(prompt.tools[min(1, len(prompt.tools) - 1)]))
+    return Answer(calls=called if prompt.parallel else called[:1])
 
 
 def _loop(prompt: Prompt, behaviour: Behaviour) -> Answer:
@@ -55,6 +58,10 @@ def _loop(prompt: Prompt, behaviour: Behaviour) -> Answer:
 
 def _refuse(prompt: Prompt, behaviour: Behaviour) -> Answer:
     return Answer(text="I'm sorry, I can't help with that.", refused=True)
+
+
+def _filtered(prompt: Prompt, behaviour: Behaviour) -> Answer:
+    return Answer(text=filler(behaviour.tokens), filtered=True)
 
 
 def _reasoning(prompt: Prompt, behaviour: Behaviour) -> Answer:
@@ -79,4 +86,5 @@ _MANNERS: dict[Manner, Callable[[Prompt, Behaviour], Answer]] = {
     "loop": _loop,
     "refuse": _refuse,
     "reasoning": _reasoning,
+    "filtered": _filtered,
 }

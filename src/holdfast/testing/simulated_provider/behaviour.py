@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from holdfast.clock import MILLISECOND
 
-Manner = Literal["ok", "echo", "filler", "tool", "tools", "loop", "refuse", "reasoning"]
+Manner = Literal["ok", "echo", "filler", "tool", "tools", "loop", "refuse", "reasoning", "filtered"]
 Ending = Literal["proper", "early", "cut", "error_event", "hang", "garbage", "garbage_http", "garbage_shape"]
 
 _PIECES_BEFORE_FAILURE = 3
@@ -21,7 +21,8 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     says: what the text or tool calls are made of. tokens: length of a filler. status: every call fails with it. flaky_percent: so many
     calls fail with 500. fail_first: so many calls of each prompt fail with 500. first_ns: nothing at all comes before. stall_ns: after
     the beginning of a stream, before its first token. gap_ns: between tokens. pieces: tokens of a stream sent before an ending other
-    than "proper".
+    than "proper". context: prompts of more input tokens are refused. cached: so many input tokens, at the most, come from a cache.
+    per_minute: more calls than that are refused with 429; 0 means any number.
     """
 
     says: Manner = "ok"
@@ -34,6 +35,9 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     gap_ns: int = 0
     ending: Ending = "proper"
     pieces: int | None = None
+    context: int | None = None
+    cached: int = 0
+    per_minute: int = 0
 
 
 def _failing(ending: Ending) -> Callable[[int], Behaviour]:
@@ -58,6 +62,7 @@ _NAMED = {
     "loop": Behaviour(says="loop"),
     "refuse": Behaviour(says="refuse"),
     "reasoning": Behaviour(says="reasoning"),
+    "filter": Behaviour(says="filtered"),
 }
 
 _COUNTED: tuple[tuple[re.Pattern[str], Callable[..., Behaviour]], ...] = (
@@ -65,6 +70,11 @@ _COUNTED: tuple[tuple[re.Pattern[str], Callable[..., Behaviour]], ...] = (
     (re.compile(r"stall-(\d+)"), lambda ms: Behaviour(stall_ns=ms * MILLISECOND)),
     (re.compile(r"tokens-(\d+)"), lambda tokens: Behaviour(says="filler", tokens=tokens)),
     (re.compile(r"stream-(\d+)-(\d+)"), lambda tokens, ms: Behaviour(says="filler", tokens=tokens, gap_ns=ms * MILLISECOND)),
+    (re.compile(r"slow-tokens-(\d+)"), lambda ms: Behaviour(gap_ns=ms * MILLISECOND)),
+    (re.compile(r"filter-(\d+)"), lambda tokens: Behaviour(says="filtered", tokens=tokens)),
+    (re.compile(r"context-(\d+)"), lambda tokens: Behaviour(context=tokens)),
+    (re.compile(r"cached-(\d+)"), lambda tokens: Behaviour(cached=tokens)),
+    (re.compile(r"rate-([1-9]\d*)"), lambda calls: Behaviour(per_minute=calls)),
     (re.compile(r"error-([45]\d\d)"), lambda status: Behaviour(status=status)),
     (re.compile(r"flaky-(\d+)"), lambda percent: Behaviour(flaky_percent=percent)),
     (re.compile(r"fail-(\d+)-then-ok"), lambda calls: Behaviour(fail_first=calls)),

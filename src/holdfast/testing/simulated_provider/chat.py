@@ -80,6 +80,9 @@ class _Body(Struct):
     tools: Raw = Raw(b"")
     tool_choice: str | _Tool | None = None
     response_format: _ResponseFormat | None = None
+    stop: str | list[str] | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
     logprobs: bool | None = None
 
 
@@ -110,6 +113,9 @@ def read(body: bytes) -> Prompt:
         last_text=text.last,
         schema=_schema(asked.response_format),
         logprobs=bool(asked.logprobs),
+        reasoning=asked.reasoning_effort not in {None, "none"},
+        stops=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
+        parallel=asked.parallel_tool_calls is not False,
         input_tokens=text.tokens + count_json(asked.tools),
     )
 
@@ -201,6 +207,8 @@ def _logprobs(text: str) -> dict[str, object]:
 def _finish(answer: Answer) -> str:
     if answer.cut:
         return "length"
+    if answer.filtered:
+        return "content_filter"
     return "tool_calls" if answer.calls else "stop"
 
 
@@ -210,7 +218,7 @@ def _usage(reply: Reply) -> dict[str, object]:
         "prompt_tokens": prompt,
         "completion_tokens": output,
         "total_tokens": prompt + output,
-        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": reply.cached_tokens, "audio_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": reply.reasoning_tokens, "audio_tokens": 0},
     }
 

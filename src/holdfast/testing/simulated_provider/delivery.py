@@ -22,7 +22,11 @@ _FAILURE = "The simulated provider failed on purpose."
 class Delivery:
     """The way of one reply to its client."""
 
-    def __init__(self, response: Response, clock: Clock, stats: Stats, call: OpenCall, reply: Reply, behaviour: Behaviour) -> None:
+    def __init__(
+        self, response: Response, clock: Clock, stats: Stats, call: OpenCall, reply: Reply, behaviour: Behaviour, headers: Headers = ()
+    ) -> None:
+        """headers: of the answer, beside its type."""
+        self._headers = headers
         self._response = response
         self._clock = clock
         self._stats = stats
@@ -61,7 +65,7 @@ class WholeDelivery(Delivery):
         reply, ending = self._reply, self._behaviour.ending
         if ending == "proper":
             self._call.end("served", reply.input_tokens, reply.output_tokens, reply.reasoning_tokens)
-            self._response.send(200, JSON_HEADERS, render(reply))
+            self._response.send(200, (*JSON_HEADERS, *self._headers), render(reply))
             return
         self._call.end("failed")
         if ending == "error_event":
@@ -106,7 +110,7 @@ class StreamDelivery(Delivery):
         response.pausing = self._pause
         response.resuming = self._resume
         self._call.stream_begun()
-        response.start(200, _STREAM_HEADERS)
+        response.start(200, (*_STREAM_HEADERS, *self._headers))
         if behaviour.stall_ns:
             response.write(streamed.opening)
             self._after(behaviour.stall_ns, lambda: self._pump(streamed))

@@ -51,6 +51,7 @@ class _Tool(Struct):
 class _Choice(Struct):
     type: str = "auto"
     name: str = ""
+    disable_parallel_tool_use: bool = False
 
 
 class _Format(Struct):
@@ -63,6 +64,7 @@ class _OutputConfig(Struct):
 
 class _Thinking(Struct):
     type: str = "disabled"
+    display: str | None = None
 
 
 class _Body(Struct):
@@ -76,6 +78,7 @@ class _Body(Struct):
     thinking: _Thinking | None = None
     output_config: _OutputConfig | None = None
     output_format: _Format | None = None
+    stop_sequences: list[str] = []
 
 
 def read(body: bytes) -> Prompt:
@@ -117,7 +120,10 @@ def _prompt(asked: _Body) -> Prompt:
         last_text=text.last,
         schema=wanted.schema if wanted else None,
         reasoning=asked.thinking is not None and asked.thinking.type != "disabled",
+        hidden=asked.thinking is not None and asked.thinking.display == "omitted",
         input_tokens=text.tokens + count_json(asked.tools),
+        stops=tuple(asked.stop_sequences),
+        parallel=not (asked.tool_choice and asked.tool_choice.disable_parallel_tool_use),
     )
 
 
@@ -165,12 +171,13 @@ def whole(reply: Reply) -> bytes:
     answer = reply.answers[0]
     blocks: list[Json] = []
     if answer.reasoning:
-        blocks.append({"type": "thinking", "thinking": answer.reasoning, "signature": _SIGNATURE})
-    if answer.text or not (answer.calls or answer.reasoning):
+        shown = "" if answer.hidden else answer.reasoning
+        blocks.append({"type": "thinking", "thinking": shown, "signature": _SIGNATURE})
+    if answer.speaks:
         blocks.append({"type": "text", "text": answer.text, "citations": None})
     for at, call in enumerate(answer.calls):
         blocks.append({**_tool_use(reply, at, call), "input": _input(call, answer)})
-    return _encode(_message(reply, blocks, _stop_reason(answer), reply.output_tokens))
+    return _encode(_message(reply, blocks, answer))
 
 
 def _input(call: ToolUse, answer: Answer) -> Raw:
@@ -182,47 +189,51 @@ def _tool_use(reply: Reply, at: int, call: ToolUse) -> Json:
     return {"type": "tool_use", "id": f"toolu_sim{reply.number}_{at}", "name": call.name, "input": {}}
 
 
-def _message(reply: Reply, blocks: list[Json], stop_reason: str | None, output_tokens: int) -> Json:
+def _message(reply: Reply, blocks: list[Json], answer: Answer | None) -> Json:
+    """answer: None while it is still to come."""
     return {
         "id": f"msg_sim{reply.number}",
         "type": "message",
         "role": "assistant",
         "model": reply.prompt.model,
         "content": blocks,
-        "stop_reason": stop_reason,
-        "stop_sequence": None,
-        "usage": {
-            "input_tokens": reply.prompt.input_tokens,
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
-            "output_tokens": output_tokens,
-            "service_tier": "standard",
-        },
+        "stop_reason": None if answer is None else _stop_reason(answer),
+        "stop_sequence": None if answer is None else answer.stop or None,
+        "usage": {**_usage(reply, answer), "service_tier": "standard"},
     }
+
+
+def _usage(reply: Reply, answer: Answer | None) -> Json:
+    """Here cached input is no part of the input."""
+    usage: Json = {
+        "input_tokens": reply.prompt.input_tokens - reply.cached_tokens,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": reply.cached_tokens,
+        "output_tokens": 1 if answer is None else reply.output_tokens,
+    }
+    if answer is not None:
+        usage["output_tokens_details"] = {"thinking_tokens": reply.reasoning_tokens}
+    return usage
 
 
 def _stop_reason(answer: Answer) -> str:
     if answer.cut:
         return "max_tokens"
-    if answer.refused:
+    if answer.refused or answer.filtered:
         return "refusal"
+    if answer.stop:
+        return "stop_sequence"
     return "tool_use" if answer.calls else "end_turn"
 
 
 def streamed(reply: Reply) -> Streamed:
     """The answer as events: message_start, every block piece by piece, message_delta with the usage, message_stop."""
-    opening = _event("message_start", message=_message(reply, [], None, 1)) + _event("ping")
+    opening = _event("message_start", message=_message(reply, [], None)) + _event("ping")
 
     def closing() -> bytes:
         answer = reply.answers[0]
-        usage = {
-            "input_tokens": reply.prompt.input_tokens,
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
-            "output_tokens": reply.output_tokens,
-        }
-        delta = {"stop_reason": _stop_reason(answer), "stop_sequence": None}
-        return _event("message_delta", delta=delta, usage=usage) + _event("message_stop")
+        delta = {"stop_reason": _stop_reason(answer), "stop_sequence": answer.stop or None}
+        return _event("message_delta", delta=delta, usage=_usage(reply, answer)) + _event("message_stop")
 
     return Streamed(opening, _pieces(reply), closing, error_event)
 
@@ -231,9 +242,10 @@ def _pieces(reply: Reply) -> Iterator[tuple[bytes, int]]:
     answer, index = reply.answers[0], 0
     if answer.reasoning:
         start: Json = {"type": "thinking", "thinking": "", "signature": ""}
-        yield from _block(index, start, b'"thinking_delta","thinking":%b', answer.reasoning, signed=True)
+        shown, unseen = ("", answer.reasoning_tokens) if answer.hidden else (answer.reasoning, 0)
+        yield from _block(index, start, b'"thinking_delta","thinking":%b', shown, started=unseen, signed=True)
         index += 1
-    if answer.text or not (answer.calls or answer.reasoning):
+    if answer.speaks:
         yield from _block(index, {"type": "text", "text": ""}, b'"text_delta","text":%b', answer.text)
         index += 1
     for at, call in enumerate(answer.calls):

@@ -11,6 +11,10 @@ NAMES = (
     "sim-stall-1000",
     "sim-tokens-100",
     "sim-stream-50-20",
+    "sim-slow-tokens-20",
+    "sim-context-100",
+    "sim-cached-100",
+    "sim-rate-60",
     "sim-error-500",
     "sim-flaky-20",
     "sim-fail-2-then-ok",
@@ -26,6 +30,7 @@ NAMES = (
     "sim-tools-parallel",
     "sim-loop",
     "sim-refuse",
+    "sim-filter",
     "sim-reasoning",
 )
 _CREATED_S = 1_767_225_600

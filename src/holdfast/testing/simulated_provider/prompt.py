@@ -34,7 +34,8 @@ class Prompt(Struct, frozen=True, kw_only=True):
 
     max_output: bound of generated tokens per choice. must_call: name of the tool that has to be called, "*" for any.
     assistant_turns: how often the model has spoken so far. has_tool_result: anywhere in the history. schema: JSON Schema that the
-    text has to satisfy. reasoning: the caller asked to see it. previous: id of an earlier response that this one goes on from.
+    text has to satisfy. reasoning: the caller asked for it; hidden: but not to see it. previous: id of an earlier response that this
+    one goes on from. stops: texts before which the answer ends. parallel: several tools may be called at once.
     """
 
     model: str
@@ -51,8 +52,11 @@ class Prompt(Struct, frozen=True, kw_only=True):
     schema: object = None
     logprobs: bool = False
     reasoning: bool = False
+    hidden: bool = False
     input_tokens: int = 0
     previous: str = ""
+    stops: tuple[str, ...] = ()
+    parallel: bool = True
 
 
 class Text:

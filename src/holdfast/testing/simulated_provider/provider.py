@@ -10,17 +10,19 @@ from msgspec import Struct
 
 from holdfast.clock import SECOND, Clock
 from holdfast.errors import MalformedRequest
+from holdfast.execution.upstream import Headers
 from holdfast.http.message import Request, Response
 from holdfast.system_clock import SystemClock
 from holdfast.testing.simulated_provider import chat, embeddings, messages, models, responses
-from holdfast.testing.simulated_provider.answer import Answer, Reply, Streamed, limited
+from holdfast.testing.simulated_provider.answer import Answer, Reply, Streamed, limited, stopped
 from holdfast.testing.simulated_provider.author import write
 from holdfast.testing.simulated_provider.behaviour import Behaviour, behaviour
 from holdfast.testing.simulated_provider.control import PATHS, Control
 from holdfast.testing.simulated_provider.delivery import StreamDelivery, WholeDelivery
-from holdfast.testing.simulated_provider.errors import JSON_HEADERS, error_body, error_headers
+from holdfast.testing.simulated_provider.errors import JSON_HEADERS, error_body, error_headers, too_long
 from holdfast.testing.simulated_provider.faults import Faults
 from holdfast.testing.simulated_provider.prompt import Prompt
+from holdfast.testing.simulated_provider.rate import RequestRate
 from holdfast.testing.simulated_provider.requests import Requests
 from holdfast.testing.simulated_provider.responses_stream import streamed as responses_streamed
 from holdfast.testing.simulated_provider.script import Scripts
@@ -33,7 +35,7 @@ _KEY_REFUSED: dict[Family, str] = {"openai": "Incorrect API key provided.", "ant
 
 
 class _Endpoint(Struct, frozen=True):
-    """One path. generates: a model writes the answer. billed: its input costs something."""
+    """One path. generates: a model writes the answer. billed: its input costs something. history: the field that is the prompt."""
 
     family: Family
     read: Callable[[bytes], Prompt]
@@ -41,12 +43,13 @@ class _Endpoint(Struct, frozen=True):
     streamed: Callable[[Reply], Streamed] | None = None
     generates: bool = True
     billed: bool = True
+    history: str = "messages"
 
 
 _ENDPOINTS = {
     b"/v1/chat/completions": _Endpoint("openai", chat.read, chat.whole, chat.streamed),
-    b"/v1/responses": _Endpoint("openai", responses.read, responses.whole, responses_streamed),
-    b"/v1/embeddings": _Endpoint("openai", embeddings.read, embeddings.whole, generates=False),
+    b"/v1/responses": _Endpoint("openai", responses.read, responses.whole, responses_streamed, history="input"),
+    b"/v1/embeddings": _Endpoint("openai", embeddings.read, embeddings.whole, generates=False, history="input"),
     b"/v1/messages": _Endpoint("anthropic", messages.read, messages.whole, messages.streamed),
     b"/v1/messages/count_tokens": _Endpoint("anthropic", messages.read_count, messages.whole_count, generates=False, billed=False),
 }
@@ -77,6 +80,7 @@ class SimulatedProvider:
         self._scripts = scripts or Scripts()
         self._key = key.encode()
         self._replies = 0
+        self._rates: dict[tuple[str, int], RequestRate] = {}
         self._failed: Counter[tuple[str, str]] = Counter()
         self._past: OrderedDict[str, _Past] = OrderedDict()
 
@@ -113,15 +117,28 @@ class SimulatedProvider:
             return
         manner = self.faults.behaviour(prompt.model)
         call = self._begin(request, prompt.model)
+        headers: Headers = ()
+        if manner.per_minute:
+            rate = self._rates.setdefault((prompt.model, manner.per_minute), RequestRate(manner.per_minute))
+            wait_ns = rate.take(self._clock.monotonic_ns())
+            headers = rate.headers(endpoint.family, self._clock.monotonic_ns(), self._clock.wall_ns())
+            if wait_ns:
+                call.end("failed")
+                _refuse_rate(response, endpoint.family, wait_ns, headers)
+                return
         if status := self._failure(manner, prompt):
             call.end("failed")
             _refuse(response, endpoint.family, status, f"The simulated provider answers {prompt.model} with {status}.")
             return
+        if manner.context is not None and prompt.input_tokens > manner.context and endpoint.billed:
+            call.end("failed")
+            response.send(400, JSON_HEADERS, too_long(endpoint.family, prompt.input_tokens, manner.context, endpoint.history))
+            return
         reply = self._reply(endpoint, prompt, manner)
         if prompt.stream and endpoint.streamed:
-            StreamDelivery(response, self._clock, self.stats, call, reply, manner).begin(endpoint.streamed)
+            StreamDelivery(response, self._clock, self.stats, call, reply, manner, headers).begin(endpoint.streamed)
         else:
-            WholeDelivery(response, self._clock, self.stats, call, reply, manner).begin(endpoint.whole, endpoint.family)
+            WholeDelivery(response, self._clock, self.stats, call, reply, manner, headers).begin(endpoint.whole, endpoint.family)
 
     def _begin(self, request: Request, model: str) -> OpenCall:
         call = self.stats.begin(model)
@@ -156,9 +173,13 @@ class SimulatedProvider:
         self._replies += 1
         answers: tuple[Answer, ...] = ()
         if endpoint.generates:
-            answers = (limited(self._scripts.answer(prompt) or write(prompt, manner), prompt.max_output),) * prompt.choices
+            answer = stopped(self._scripts.answer(prompt) or write(prompt, manner), prompt.stops)
+            answers = (limited(answer, prompt.max_output),) * prompt.choices
         created_s = self._clock.wall_ns() // SECOND
-        reply = Reply(prompt=prompt, answers=answers, number=self._replies, created_s=created_s, billed=endpoint.billed)
+        cached = min(manner.cached, prompt.input_tokens)
+        reply = Reply(
+            prompt=prompt, answers=answers, number=self._replies, created_s=created_s, billed=endpoint.billed, cached_tokens=cached
+        )
         if endpoint.whole is responses.whole:
             self._keep(reply)
         return reply
@@ -177,6 +198,12 @@ def _family(request: Request) -> Family:
 
 def _refuse(response: Response, family: Family, status: int, message: str, param: str | None = None) -> None:
     response.send(status, error_headers(status), error_body(family, status, message, param))
+
+
+def _refuse_rate(response: Response, family: Family, wait_ns: int, headers: Headers) -> None:
+    seconds = -(-wait_ns // SECOND)
+    message = f"Rate limit reached for requests. Please try again in {seconds}s."
+    response.send(429, (*error_headers(429, seconds), *headers), error_body(family, 429, message))
 
 
 def _list_models(family: Family, path: bytes, response: Response) -> None:

@@ -56,6 +56,7 @@ class _TextOptions(Struct):
 
 
 class _Reasoning(Struct):
+    effort: str | None = None
     summary: str | None = None
 
 
@@ -71,6 +72,7 @@ class _Body(Struct):
     reasoning: _Reasoning | None = None
     include: list[str] | None = None
     previous_response_id: str | None = None
+    parallel_tool_calls: bool | None = None
 
 
 def read(body: bytes) -> Prompt:
@@ -98,10 +100,16 @@ def read(body: bytes) -> Prompt:
         last_text=text.last,
         schema=_schema(wanted),
         logprobs="message.output_text.logprobs" in (asked.include or ()),
-        reasoning=asked.reasoning is not None and asked.reasoning.summary not in {None, "none"},
+        reasoning=asked.reasoning is not None and (_set(asked.reasoning.effort) or _set(asked.reasoning.summary)),
+        hidden=asked.reasoning is not None and not _set(asked.reasoning.summary),
+        parallel=asked.parallel_tool_calls is not False,
         input_tokens=text.tokens + count_json(asked.tools),
         previous=asked.previous_response_id or "",
     )
+
+
+def _set(option: str | None) -> bool:
+    return option not in {None, "none"}
 
 
 def _items(given: str | list[_Item]) -> list[_Item]:
@@ -174,12 +182,19 @@ def whole(reply: Reply) -> bytes:
 
 def completed(reply: Reply) -> Json:
     """The response object once everything was said."""
-    cut = reply.answers[0].cut
-    done = response(reply, "incomplete" if cut else "completed")
-    done["incomplete_details"] = {"reason": "max_output_tokens"} if cut else None
+    reason = _cut_short(reply.answers[0])
+    done = response(reply, "incomplete" if reason else "completed")
+    done["incomplete_details"] = {"reason": reason} if reason else None
     done["output"] = [item for item, _ in items(reply)]
     done["usage"] = _usage(reply)
     return done
+
+
+def _cut_short(answer: Answer) -> str:
+    """Why the answer is not complete, "" when it is."""
+    if answer.cut:
+        return "max_output_tokens"
+    return "content_filter" if answer.filtered else ""
 
 
 def identifier(reply: Reply) -> str:
@@ -224,20 +239,20 @@ def items(reply: Reply) -> list[tuple[Json, str]]:
     answer, number = reply.answers[0], reply.number
     found: list[tuple[Json, str]] = []
     if answer.reasoning:
-        found.append((_reasoning_item(answer, number), answer.reasoning))
-    if answer.text or not (answer.calls or answer.reasoning):
+        found.append((_reasoning_item(answer, number), "" if answer.hidden else answer.reasoning))
+    if answer.speaks:
         found.append((_message_item(answer, number, likely=reply.prompt.logprobs), answer.text))
     found += [(_call_item(call, number, at), call.arguments) for at, call in enumerate(answer.calls)]
     return found
 
 
 def _reasoning_item(answer: Answer, number: int) -> Json:
-    summary = [{"type": "summary_text", "text": answer.reasoning}]
+    summary = [] if answer.hidden else [{"type": "summary_text", "text": answer.reasoning}]
     return {"id": f"rs_sim{number}", "type": "reasoning", "summary": summary, "encrypted_content": "c2lt"}
 
 
 def _message_item(answer: Answer, number: int, *, likely: bool) -> Json:
-    status = "incomplete" if answer.cut else "completed"
+    status = "incomplete" if _cut_short(answer) else "completed"
     return {
         "id": f"msg_sim{number}",
         "type": "message",
@@ -266,7 +281,7 @@ def _call_item(call: ToolUse, number: int, at: int) -> Json:
 def _usage(reply: Reply) -> Json:
     return {
         "input_tokens": reply.prompt.input_tokens,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "input_tokens_details": {"cached_tokens": reply.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": reply.output_tokens,
         "output_tokens_details": {"reasoning_tokens": reply.reasoning_tokens},
         "total_tokens": reply.prompt.input_tokens + reply.output_tokens,

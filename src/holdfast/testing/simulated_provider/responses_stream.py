@@ -64,6 +64,9 @@ class _Events:
         place = {"item_id": item["id"], "output_index": index, "summary_index": 0}
         empty, whole = ({"type": "summary_text", "text": said} for said in ("", text))
         added = self._event("response.output_item.added", output_index=index, item={**item, "summary": []})
+        if self._answer.hidden:
+            yield added + self._event("response.output_item.done", output_index=index, item=item), self._answer.reasoning_tokens
+            return
         yield added + self._event("response.reasoning_summary_part.added", **place, part=empty), 0
         yield from self._tokens("response.reasoning_summary_text.delta", place, text)
         done = self._event("response.reasoning_summary_text.done", **place, text=text)

@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from holdfast.errors import MalformedRequest
 from holdfast.wire.translation.anthropic_fields import IN_TOOLS, TO_CHAT, TO_RESPONSES
-from holdfast.wire.translation.fields import Fields, no_place
+from holdfast.wire.translation.fields import Fields, no_place, output_bound
 from holdfast.wire.translation.neutral import (
     EFFORTS,
     Call,
@@ -53,7 +53,7 @@ def read_request(body: bytes, target: FormatName) -> Request:
         effort=effort or budget_effort,
         thinking=thinking,
         show_reasoning=show,
-        max_output=fields.integer("max_tokens"),
+        max_output=output_bound(fields.integer("max_tokens"), "max_tokens", target),
         temperature=fields.number("temperature"),
         top_p=fields.number("top_p"),
         stop=tuple(fields.names("stop_sequences")),

@@ -41,6 +41,8 @@ _LEAST_THINKING = 1_024
 _SHORT = re.compile(r"claude-(?:instant|2|3-(?:haiku|sonnet|opus|5))")
 _BUDGETED = re.compile(r"claude-(?:3-7|(?:opus|sonnet|haiku)-4(?:-[0-5])?(?!-?\d)|(?:opus|sonnet|haiku)-4(?:-[0-5])?-\d{8})")
 """Models that think within a budget of tokens; later ones adapt, by effort. Earlier ones do not think."""
+_SAMPLED = re.compile(r"claude-(?:instant|[23]|(?:opus|sonnet|haiku)-4(?:-[0-6])?(?!-?\d)|(?:opus|sonnet|haiku)-4(?:-[0-6])?-\d{8})")
+"""Claude models with a temperature and a top_p: those up to 4.6."""
 _BUDGETS: dict[Effort, int] = {"minimal": 1_024, "low": 4_096, "medium": 16_384, "high": 24_576, "xhigh": 31_000, "max": 31_000}
 
 Object = dict[str, object]
@@ -69,7 +71,7 @@ def write_request(request: Request, model: str = "") -> bytes:
         body["metadata"] = {"user_id": request.user}
     if request.stream:
         body["stream"] = True
-    _sample(body, request)
+    _sample(body, request, model)
     _think(body, request, model)
     return msgspec.json.encode(body)
 
@@ -198,12 +200,15 @@ def _choose(body: Object, request: Request) -> None:
     body["tool_choice"] = written
 
 
-def _sample(body: Object, request: Request) -> None:
-    """Newer models take neither setting; the value that is the default anyway is left out for them."""
-    if request.temperature is not None and (temperature := float(request.temperature)) != _HOTTEST:
-        if temperature > _HOTTEST:
-            raise no_place("temperature", _TARGET, "it goes up to 1 there")
-        body["temperature"] = request.temperature
+def _sample(body: Object, request: Request, model: str) -> None:
+    """Claude models after 4.6 refuse both settings, save for the defaults: there they are left out, since the models sample as they do."""
+    temperature = request.temperature
+    if temperature is not None and float(temperature) > _HOTTEST:
+        raise no_place("temperature", _TARGET, "it goes up to 1 there")
+    if model.startswith("claude-") and not _SAMPLED.match(model):
+        return
+    if temperature is not None and float(temperature) != _HOTTEST:
+        body["temperature"] = temperature
     if request.top_p is not None and float(request.top_p) != 1.0:
         body["top_p"] = request.top_p
 

@@ -7,7 +7,7 @@ from holdfast.errors import MalformedRequest
 from holdfast.wire.request_body import checked
 from holdfast.wire.translation import media
 from holdfast.wire.translation.chat_fields import IN_MESSAGES, TO_ANTHROPIC, TO_RESPONSES
-from holdfast.wire.translation.fields import Fields, no_place
+from holdfast.wire.translation.fields import Fields, no_place, output_bound
 from holdfast.wire.translation.neutral import (
     EFFORTS,
     Call,
@@ -41,7 +41,7 @@ def read_request(body: bytes, target: FormatName) -> Request:
     messages = [_message(Fields.of(raw, at), target) for raw, at in fields.each("messages")]
     user, safety = fields.text("user"), fields.text("safety_identifier")
     newer, older = fields.integer("max_completion_tokens"), fields.integer("max_tokens")
-    limit = older if newer is None else newer
+    limit, named_limit = (older, "max_tokens") if newer is None else (newer, "max_completion_tokens")
     return Request(
         model=fields.text("model") or "",
         messages=messages,
@@ -50,7 +50,7 @@ def read_request(body: bytes, target: FormatName) -> Request:
         parallel=fields.flag("parallel_tool_calls"),
         format=_format(fields, target),
         effort=effort(fields, "reasoning_effort"),
-        max_output=limit if limit is not None and limit > 0 else None,
+        max_output=output_bound(limit, named_limit, target),
         temperature=fields.number("temperature"),
         top_p=fields.number("top_p"),
         stop=_stop(fields),

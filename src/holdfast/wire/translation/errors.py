@@ -2,6 +2,7 @@
 
 import msgspec
 
+from holdfast.wire.declined import too_long
 from holdfast.wire.translation.neutral import Failed, FormatName
 
 _OPENAI = {
@@ -33,18 +34,30 @@ _TO_ANTHROPIC = {
 _TO_OPENAI = {"api_error": "server_error", "overloaded_error": "server_error", "timeout_error": "server_error"}
 _KNOWN_TO_ANTHROPIC = frozenset({*_ANTHROPIC.values(), "api_error", "invalid_request_error"})
 
+_TOO_LONG = "context_length_exceeded"
+_TOO_LONG_WORDS = "prompt is too long"
 _MOST_WORDS = 4_096
 _NO_WORDS = "the target sent no message"
 
 
 def write_error(caller: FormatName, status: int, body: bytes) -> bytes:
     failed = read_error(body)
+    if too_long(status, body):
+        failed = _too_long(caller, failed)
     family = _ANTHROPIC if caller == "anthropic-messages" else _OPENAI
     kind = family.get(status, ("api_error" if family is _ANTHROPIC else "server_error") if status >= 500 else "invalid_request_error")
     if caller == "anthropic-messages":
         error: dict[str, object] = {"type": kind, "message": failed.message}
         return msgspec.json.encode({"type": "error", "error": error | ({"details": {"error_code": failed.code}} if failed.code else {})})
     return msgspec.json.encode({"error": {"message": failed.message, "type": kind, "param": None, "code": failed.code or None}})
+
+
+def _too_long(caller: FormatName, failed: Failed) -> Failed:
+    """That the prompt is too long is what agents shorten their history at: by the code of OpenAI, by the words of Anthropic."""
+    if caller != "anthropic-messages":
+        return Failed(failed.message, failed.kind, _TOO_LONG)
+    said = _TOO_LONG_WORDS in failed.message.lower()
+    return Failed(failed.message if said else f"{_TOO_LONG_WORDS}: {failed.message}", failed.kind, failed.code)
 
 
 def read_error(body: bytes) -> Failed:

@@ -35,6 +35,9 @@ def refused(reason: str, *unless: bytes) -> Rule:
 
 Table = Mapping[str, Rule]
 
+_LEAST_IN_RESPONSES = 16
+"""OpenAI refuses a smaller `max_output_tokens` with a 400, which would end the call."""
+
 _text = msgspec.json.Decoder(str).decode
 _integer = msgspec.json.Decoder(int).decode
 _number = msgspec.json.Decoder(float).decode
@@ -113,7 +116,7 @@ class Fields:
             rule = table.get(name)
             if rule is None:
                 raise unknown(self.path(name), target)
-            if rule.kind == "left out" or (rule.kind == "refused" and value in rule.unless):
+            if rule.kind == "left out" or (rule.kind == "refused" and bytes(value) in rule.unless):
                 del self._fields[name]
             elif rule.kind == "refused":
                 raise no_place(self.path(name), target, rule.reason)
@@ -132,6 +135,15 @@ class Fields:
 
 def elements(raw: Raw, at: str) -> list[tuple[Raw, str]]:
     return [(element, f"{at}[{index}]") for index, element in enumerate(checked(_items, raw, at))]
+
+
+def output_bound(tokens: int | None, field: str, target: str) -> int | None:
+    """A bound of generated tokens for the target; None where there is none, or one that bounds nothing."""
+    if tokens is None or tokens < 1:
+        return None
+    if target == "openai-responses" and tokens < _LEAST_IN_RESPONSES:
+        raise no_place(field, target, f"fewer than {_LEAST_IN_RESPONSES} tokens cannot be asked for there")
+    return tokens
 
 
 def unknown(field: str, target: str) -> Untranslatable:

@@ -27,12 +27,15 @@ _read_message = msgspec.json.Decoder(_Message).decode
 _read_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _SIGNED = f'"{FOREIGN}"'.encode()
-_ITEM = f'"rs_{FOREIGN}_'.encode()
+_ITEM = f'"rs_{FOREIGN}'.encode()
+_RARE = FOREIGN[-1].encode()
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def without_foreign_thoughts(name: str, body: bytes) -> bytes:
     """The request body of the format of this name without them; the very same object where there are none. Raises MalformedRequest."""
+    if _RARE not in body:
+        return body
     if name == "anthropic-messages" and _SIGNED in body:
         return with_changes(body, _messages)
     if name == "openai-responses" and _ITEM in body:
@@ -73,7 +76,7 @@ def _is_foreign(raw: Raw) -> bool:
     except _UNREADABLE:
         return False
     if mark.type == "reasoning":
-        return isinstance(mark.id, str) and mark.id.startswith(f"rs_{FOREIGN}_")
+        return isinstance(mark.id, str) and mark.id.startswith(f"rs_{FOREIGN}")
     return mark.type == "thinking" and mark.signature == FOREIGN
 
 

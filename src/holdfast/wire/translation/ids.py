@@ -3,8 +3,9 @@
 import re
 from hashlib import sha256
 
-FOREIGN = "holdfast"
-"""Stands in the signature or id of reasoning that came from another provider: its own would not know it (see `foreign`)."""
+FOREIGN = "holdfast~"
+"""Stands in the signature or id of reasoning that came from another provider: its own would not know it (see `foreign`). Its last character
+is rare, so that a request without it is known as such in one quick look (2 us for 50 KB instead of 50)."""
 
 _VALID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _LONGEST_USER = 64

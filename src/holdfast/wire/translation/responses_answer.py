@@ -139,7 +139,7 @@ def message_item(response_id: str, index: int, parts: list[Object], status: str)
 
 def reasoning_item(response_id: str, index: int, thoughts: list[str]) -> Object:
     summary = [{"type": "summary_text", "text": thought} for thought in thoughts]
-    return {"id": f"rs_{FOREIGN}_{digest(response_id)}_{index}", "type": "reasoning", "summary": summary}
+    return {"id": f"rs_{FOREIGN}{digest(response_id)}_{index}", "type": "reasoning", "summary": summary}
 
 
 def call_item(response_id: str, index: int, call: Call, status: str, *, begun: bool = False) -> Object:

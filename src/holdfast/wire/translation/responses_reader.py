@@ -7,7 +7,7 @@ import msgspec
 from holdfast.wire.request_body import checked
 from holdfast.wire.translation import media
 from holdfast.wire.translation.chat_reader import effort, grammar, output_format
-from holdfast.wire.translation.fields import Fields, elements, no_place
+from holdfast.wire.translation.fields import Fields, elements, no_place, output_bound
 from holdfast.wire.translation.neutral import (
     Call,
     Document,
@@ -49,7 +49,6 @@ def read_request(body: bytes, target: FormatName) -> Request:
     how_much, show = _reasoning(fields, target)
     user, safety = fields.text("user"), fields.text("safety_identifier")
     instructions = fields.text("instructions")
-    limit = fields.integer("max_output_tokens")
     return Request(
         model=fields.text("model") or "",
         system=(instructions,) if instructions else (),
@@ -60,7 +59,7 @@ def read_request(body: bytes, target: FormatName) -> Request:
         format=wanted,
         effort=how_much,
         show_reasoning=show,
-        max_output=limit if limit is not None and limit > 0 else None,
+        max_output=output_bound(fields.integer("max_output_tokens"), "max_output_tokens", target),
         temperature=fields.number("temperature"),
         top_p=fields.number("top_p"),
         verbosity=verbosity,
@@ -90,8 +89,6 @@ def _input(fields: Fields, target: FormatName) -> list[Message]:
             continue
         if messages and messages[-1].role == message.role == "assistant" and _is_one_turn(message):
             messages[-1] = Message("assistant", (*messages[-1].parts, *message.parts), messages[-1].at)
-        elif messages and _are_results(messages[-1]) and _are_results(message):
-            messages[-1] = Message("user", (*messages[-1].parts, *message.parts), messages[-1].at)
         else:
             messages.append(message)
     return messages
@@ -100,10 +97,6 @@ def _input(fields: Fields, target: FormatName) -> list[Message]:
 def _is_one_turn(message: Message) -> bool:
     """Calls belong to what the assistant said just before; a new text is a new message."""
     return all(isinstance(part, Call) for part in message.parts)
-
-
-def _are_results(message: Message) -> bool:
-    return message.role == "user" and all(isinstance(part, Result) for part in message.parts)
 
 
 def _item(fields: Fields, target: FormatName) -> Message | None:
