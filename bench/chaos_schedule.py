@@ -12,8 +12,9 @@ from chaos_traffic import MODELS
 from exchange import Lines
 
 FAULTS = (
-    *("error-400", "error-401", "error-429", "error-500", "error-503", "error-529", "flaky-50", "refuse"),
-    *("slow-1000", "slow-6000", "stall-500", "stall-6000", "stream-15-60", "stream-15-2500", "hang"),
+    *("error-400", "error-401", "error-429", "error-500", "error-503", "error-529", "flaky-50", "fail-1-then-ok", "rate-30"),
+    *("refuse", "filter", "filter-3", "context-60"),
+    *("slow-1000", "slow-6000", "stall-500", "stall-6000", "slow-tokens-60", "slow-tokens-2500", "hang"),
     *("cut-before", "cut-stream", "end-early", "error-event-0", "error-event", "garbage", "garbage-shape", "garbage-http"),
 )
 TOOL_FAULTS = ("error-500", "error-503", "slow-500", "hang", "cut-before")

@@ -18,6 +18,8 @@ _STALE_NS = 1_100_000_000
 """A kept connection that the upstream closes within a second of a request, without a byte, is taken for stale, and the request sent once
 more: the upstream sees two requests, which are one attempt."""
 _AT_ONCE_NS = 100_000_000
+DECLINED = frozenset({"refuse", "filter", "filter-3"})
+"""What is served then is no answer to an agent that wants to be answered by another model."""
 _SHOWN = 5
 
 
@@ -148,7 +150,7 @@ def _answers_were_given(calls: list[Call], requests: Requests) -> Check:
 def _nothing_twice(requests: Requests) -> Check:
     twice = []
     for call_id, asked in requests.items():
-        served = [each.noted for each in asked if each.noted.end == "served" and each.fault != "refuse"]  # another is asked on purpose
+        served = [each.noted for each in asked if each.noted.end == "served" and each.fault not in DECLINED]
         if len(served) > 1 or (served and asked[-1].noted.began_ns > served[0].ended_ns):
             twice.append(f"{call_id}: {_told(asked)}")
     return check("no request that was served is sent again", len(requests), twice)
