@@ -32,7 +32,7 @@ from holdfast.testing.simulated_provider.requests import Noted, Page
 CONVERSATIONS, WORKERS = 100, 2
 QUIET_S = 12.0
 """At the end nothing fails for so long, but the calls go on: by then everything has to be as it was."""
-_SAMPLE_S = 2.0
+_SAMPLE_S = 3.0
 
 _PRICES = '{"*": {input_per_million: 1, output_per_million: 4}}'
 _CONFIG = """\
@@ -72,8 +72,9 @@ class Observer:
 
     lines: dict[str, Lines]
     up: programs.Up
+    data: Path
     records: dict[str, dict[int, Noted]] = field(default_factory=lambda: {server: {} for server in SERVERS})
-    samples: list[tuple[float, int, int]] = field(default_factory=list)
+    samples: list[chaos_verdict.Sample] = field(default_factory=list)
     lost: int = 0
     since: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SERVERS, 0))
 
@@ -83,7 +84,8 @@ class Observer:
         while True:
             await self.fetch()
             workers = await asyncio.to_thread(lambda: self.up.workers)
-            self.samples += [(time.monotonic() - began, pid, programs.rss_kb(pid)) for pid in workers]
+            at = time.monotonic() - began
+            self.samples += [chaos_verdict.Sample(at, pid, programs.rss_kb(pid), programs.own_rss_kb(pid, self.data)) for pid in workers]
             await asyncio.sleep(_SAMPLE_S)
 
     async def fetch(self) -> None:
@@ -94,10 +96,10 @@ class Observer:
             self.since[server] = page.next
 
 
-async def _drive(up: programs.Up, ports: dict[str, int], seconds: float, seed: int) -> tuple[Traffic, Schedule, Observer]:
+async def _drive(up: programs.Up, data: Path, ports: dict[str, int], seconds: float, seed: int) -> tuple[Traffic, Schedule, Observer]:
     lines = {server: Lines(port) for server, port in ports.items()}
     traffic, schedule = Traffic(up.port, seed), Schedule(lines, seed, short=seconds < 600)
-    observer = Observer(lines, up)
+    observer = Observer(lines, up, data)
     running, failing, observing = (asyncio.create_task(task) for task in (traffic.run(CONVERSATIONS), schedule.run(), observer.run()))
     await _until({running, failing, observing}, seconds - QUIET_S)
     failing.cancel()
@@ -172,7 +174,7 @@ def main() -> None:
         data = Path(folder) / "data"
         with _world(data) as (up, ports):
             before = up.workers
-            traffic, schedule, observer = asyncio.run(_drive(up, ports, seconds, asked.seed))
+            traffic, schedule, observer = asyncio.run(_drive(up, data, ports, seconds, asked.seed))
             alive = up.workers == before
         journal = chaos_verdict.read_journal(data)
     requests = chaos_verdict.by_id({server: list(record.values()) for server, record in observer.records.items()}, schedule)
