@@ -14,7 +14,7 @@ from holdfast.policy.circuit_breaker import Isolation
 from holdfast.shared import breakers
 from holdfast.shared.breakers import BreakerTable
 from holdfast.shared.private_memory import PrivateMemory
-from holdfast.testing import MemoryResponse
+from holdfast.testing import MemoryResponse, request
 from holdfast.testing.memory_gateway import MemoryGateway
 
 Build = Callable[[str], MemoryGateway]
@@ -324,9 +324,24 @@ def test_what_is_free_neither_needs_a_model_nor_heals_it(gateway: Build) -> None
         world.call("POST", "/v1/messages/count_tokens", count)
         world.upstream.latest.answer(b'{"input_tokens": 3}')
     assert changes(world) == [("anthropic/m", "closed", "open")]
-    world.call("POST", "/v1/messages/count_tokens", count)
+    counted = world.call("POST", "/v1/messages/count_tokens", count)
     world.upstream.latest.answer(b'{"input_tokens": 3}')
+    assert counted.status == 200
     assert world.call("POST", "/v1/messages", asked).status == 503
+
+
+def test_a_probe_whose_client_leaves_while_the_ledger_is_asked_goes_to_another(gateway: Build) -> None:
+    world = gateway(BREAKERS + f"agents: {{a: {{routes: {{'*': [openai/first]}}, {NO_RETRIES}, limits: [{{calls: 1000, per: day}}]}}}}")
+    for _ in range(4):
+        answered(world, 500)
+    world.clock.advance(3600 * SECOND)  # what was leased has gone back
+    made, left = len(world.upstream.exchanges), MemoryResponse()
+    world.application(request("POST", CHAT, QUESTION), left)
+    assert len(world.upstream.exchanges) == made, "the ledger has not answered yet"
+    left.leave()
+    world.clock.advance(0)
+    assert len(world.upstream.exchanges) == made
+    assert answered(world, 200, ANSWER).status == 200
 
 
 @pytest.mark.parametrize("name", ["openai", "openai/first", KEY])

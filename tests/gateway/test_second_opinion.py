@@ -29,11 +29,6 @@ PATHS: dict[Format, str] = {
     "anthropic-messages": "/v1/messages",
 }
 
-pytestmark = [
-    pytest.mark.opinions,
-    pytest.mark.skipif(not PYTHON.exists(), reason="LiteLLM is not installed apart (make .opinions/ready)"),
-]
-
 
 class Case(Struct, frozen=True):
     caller: Format
@@ -173,6 +168,13 @@ def named(asked_for: str, caller: Format, target: Format) -> set[str]:
     return {name for name in possible if kind == "all" or "tools" in QUESTIONS[name].options(caller)} - set(less.split(", "))
 
 
+def test_the_table_names_questions_that_are_asked() -> None:
+    asked_for = {(case.caller, case.target, case.question) for case in CASES}
+    assert [row for row in explained() if (row[0], row[1], row[3]) not in asked_for] == []
+
+
+@pytest.mark.opinions
+@pytest.mark.skipif(not PYTHON.exists(), reason="LiteLLM is not installed apart (make .opinions/ready)")
 def test_every_difference_to_litellm_is_explained(opinions: dict[Case, tuple[Opinion, Opinion]]) -> None:
     found = {
         (case.caller, case.target, difference, case.question)

@@ -156,7 +156,7 @@ async def open_data_plane(
         if service is not None:
             undo.push_async_callback(service.close, 0)
         gateway = Gateway(parts, trouble, jobs=None if service is None else service.jobs)
-        server = await serve(gateway, listen.host, listen.port, _server_options(), clock, sock=listen.sock)
+        server = await serve(gateway, listen.host, listen.port, _server_options(), clock, sock=listen.sock, relayed=gateway.relayed)
         gateway.answering = lambda: server.answering
         undo.push_async_callback(server.close, 0)
         watch.start(_carrying_out(gateway, hooks))

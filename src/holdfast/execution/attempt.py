@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from holdfast.clock import SECOND, Clock, Timer
 from holdfast.errors import ConnectionCut, GarbageReceived, TimedOut, TimeoutKind, UpstreamError
+from holdfast.execution.inflater import Inflater
 from holdfast.execution.upstream import Exchange, Headers, Upstream, UpstreamRequest
 from holdfast.wire.call import StreamReader
 
@@ -106,7 +107,7 @@ class Attempt:
         self._held = 0
         self._relayed = False
         self._paused = False
-        self._decoder: _Inflater | None = None
+        self._decoder: Inflater | None = None
         self._over = False
         self._phase: TimeoutKind = "total"
         self._due = _NEVER
@@ -186,7 +187,7 @@ class Attempt:
         encoding = _header(headers, b"content-encoding")
         if encoding and encoding != b"identity" and not (success and self._read_stream is None):
             try:
-                self._decoder = _Inflater(encoding)
+                self._decoder = Inflater(encoding, MAX_ANSWER)
             except KeyError:
                 self._fail(GarbageReceived(f"answer in an encoding that nobody asked for: {encoding.decode('latin-1')[:40]}"))
                 return
@@ -330,22 +331,6 @@ class Attempt:
             return True
         self._measure(stream)
         return False
-
-
-class _Inflater:
-    """Takes gzip and deflate off, with or without the zlib header; KeyError for any other coding."""
-
-    def __init__(self, encoding: bytes) -> None:
-        self._window = {b"gzip": 47, b"x-gzip": 47, b"deflate": 0}[encoding.strip().lower()]
-        self._inflate: zlib._Decompress | None = None
-
-    def decode(self, data: bytes) -> bytes:
-        if self._inflate is None:
-            self._inflate = zlib.decompressobj(self._window or (15 if data[0] & 15 == 8 else -15))
-        decoded = self._inflate.decompress(data, MAX_ANSWER)
-        if self._inflate.unconsumed_tail:
-            raise zlib.error("answer inflates beyond all measure")
-        return decoded
 
 
 def _header(headers: Headers, name: bytes) -> bytes | None:

@@ -115,7 +115,7 @@ class Collected:
         self._take(body)
         self.end()
 
-    def start(self, status: int, headers: Headers) -> None:
+    def start(self, status: int, headers: Headers, length: int | None = None) -> None:
         if not self._over:
             self.status, self.headers = status, headers
 

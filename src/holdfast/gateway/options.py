@@ -14,6 +14,7 @@ from holdfast.policy.retry import RetryOptions
 from holdfast.policy.waiting_line import QueueOptions
 from holdfast.pricing import PriceList, matches
 from holdfast.providers import ProviderKind
+from holdfast.wire.mcp import Named
 
 UNRELEASED = "unreleased"
 """The release of an agent for which neither the operator nor the agent itself names one."""
@@ -82,7 +83,10 @@ class ToolOptions(Struct, frozen=True, kw_only=True):
 
     prefix: of its paths. headers: that Holdfast sets, in place of the agent's of the same name. secrets: what of them nobody may see.
     error: why a secret is missing, and the way out; its calls are refused with it. "" otherwise. price: nano-dollars per call, None: not
-    known. timeout_ns: of a whole call, None: the agent's. breaker: when calls are kept away, None: never.
+    known. timeout_ns: of a whole call; connect_ns, idle_ns: see `Timeouts`; None: the agent's. first_byte_ns: from the end of a request to
+    the beginning of its answer, None: what is left of the whole. retries: of what may be done twice. repeatable: methods that may be,
+    beside those that change nothing. mcp: it is an MCP server, and these of its tools may be called; None: it is not. breaker: when
+    calls are kept away, None: never.
     """
 
     name: str
@@ -94,6 +98,12 @@ class ToolOptions(Struct, frozen=True, kw_only=True):
     price: int | None = None
     timeout_ns: int | None = None
     breaker: BreakerOptions | None = BreakerOptions()
+    connect_ns: int | None = None
+    first_byte_ns: int | None = None
+    idle_ns: int | None = None
+    retries: RetryOptions = RetryOptions()
+    repeatable: frozenset[bytes] = frozenset()
+    mcp: Named | None = None
 
 
 class Target(Struct, frozen=True):

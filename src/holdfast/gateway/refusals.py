@@ -164,6 +164,24 @@ def websocket(api: str) -> Refusal:
     return Refusal(status=426, kind="websocket", message=message)
 
 
+def tool_not_allowed(name: str, server: str) -> Refusal:
+    """A tool of an MCP server that the configuration keeps from agents."""
+    message = (
+        f"Refused by Holdfast: the tool {name[:128]!r} of {server} is not allowed (tools.{server}.allow and .deny in the configuration); "
+        "use one of those that tools/list offers."
+    )
+    return Refusal(status=403, kind="tool_not_allowed", message=message, details={"tool": name[:128], "server": server})
+
+
+def not_mcp(why: str) -> Refusal:
+    """A request that the endpoint of an MCP server has no use for, or that could get around what is checked."""
+    return Refusal(status=404, kind="unknown_path", message=f"Refused by Holdfast: {why}.")
+
+
+def header_mismatch(why: str) -> Refusal:
+    return Refusal(status=400, kind="header_mismatch", message=f"Refused by Holdfast: {why}.")
+
+
 def no_destination(model: str) -> Refusal:
     return Refusal(
         status=503,

@@ -31,7 +31,7 @@ class ServedResponse:
         self.write(body)
         self.end()
 
-    def start(self, status: int, headers: Headers) -> None:
+    def start(self, status: int, headers: Headers, length: int | None = None) -> None:
         if any(name[:1] < b"!" for name, _ in headers):  # a client's parser goes no further than this
             self._exchange.fail(GarbageReceived("sent what is not HTTP"))
         else:

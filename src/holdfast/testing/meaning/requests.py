@@ -78,11 +78,17 @@ def _known(messages: Iterable[tuple[str, list[Part]]], instructions: Iterable[st
             system += [part[1] for part in parts]
         else:
             turns.append((role, parts))
-    merged = (
-        (role, tuple(part for _, parts in group for part in parts if part[1:] != ("",)))
-        for role, group in groupby(turns, lambda turn: turn[0])
-    )
+    merged = ((role, _said(part for _, parts in group for part in parts)) for role, group in groupby(turns, lambda turn: turn[0]))
     return {"system": "\n".join(system), "turns": tuple(merged)}
+
+
+def _said(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Less what is empty: an empty text says as much as none."""
+    return tuple(part for part in parts if part[1:] != ("",))
+
+
+def _result(call: int, parts: list[Part]) -> Part:
+    return "result", call, _said(parts)
 
 
 def _arguments(text: str) -> Any:
@@ -121,7 +127,7 @@ def _chat_messages(messages: list[Any], calls: _Calls) -> Iterator[tuple[str, li
     for message in messages:
         parts = _chat_content(message.get("content"))
         if message["role"] == "tool":
-            parts = [("result", calls.number(message["tool_call_id"]), tuple(parts))]
+            parts = [_result(calls.number(message["tool_call_id"]), parts)]
         if said := message.get("reasoning_content"):
             parts.insert(0, ("reasoning", said))
         if refusal := message.get("refusal"):
@@ -197,7 +203,7 @@ def _responses_item(item: dict[str, Any], calls: _Calls) -> tuple[str, list[Part
         case "function_call":
             return "assistant", [("call", calls.number(item["call_id"]), item["name"], _arguments(item["arguments"]))]
         case "function_call_output":
-            return "user", [("result", calls.number(item["call_id"]), tuple(_responses_content(item["output"])))]
+            return "user", [_result(calls.number(item["call_id"]), _responses_content(item["output"]))]
         case "reasoning":
             return "assistant", [("reasoning", part["text"]) for part in (*item["summary"], *(item.get("content") or ()))]
         case _:
@@ -266,7 +272,7 @@ def _block(block: dict[str, Any], calls: _Calls) -> Part:
         case "tool_use":
             return "call", calls.number(block["id"]), block["name"], block["input"]
         case "tool_result":
-            return "result", calls.number(block["tool_use_id"]), tuple(_blocks(block.get("content"), calls))
+            return _result(calls.number(block["tool_use_id"]), _blocks(block.get("content"), calls))
         case _:
             return "unknown", msgspec.json.encode(block)
 
