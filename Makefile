@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 AGENTS := .agents
 OPINIONS := .opinions
 
-BENCH_PARTS := load noting_provider peer_programs programs upstream
-BENCHMARKS := $(filter-out $(BENCH_PARTS:%=bench/%.py) bench/peers.py,$(wildcard bench/*.py))
+BENCH_PARTS := chaos_breakers chaos_schedule chaos_traffic chaos_verdict exchange load noting_provider peer_programs programs tool_server upstream
+BENCHMARKS := $(filter-out $(BENCH_PARTS:%=bench/%.py) bench/chaos.py bench/peers.py,$(wildcard bench/*.py))
 
-.PHONY: lock demo test test-agents test-opinions check format bench peers bench-peers
+.PHONY: lock demo test test-agents test-opinions chaos check format bench peers bench-peers
 demo: $(VENV)/ready
 	$(BIN)/holdfast demo
 test: $(VENV)/ready
@@ -19,6 +19,10 @@ test-agents: $(VENV)/ready
 test-opinions: $(VENV)/ready
 	@if $(MAKE) --no-print-directory $(OPINIONS)/ready; then $(BIN)/python -m pytest -m opinions -rs tests/gateway/test_second_opinion.py; \
 	else echo "test-opinions: skipped: LiteLLM, the other translator, could not be installed"; fi
+# Every failure of the simulated provider under mixed traffic; the whole proof: make chaos MINUTES=30
+MINUTES ?= 1
+chaos: $(VENV)/ready
+	$(BIN)/python bench/chaos.py --minutes $(MINUTES)
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

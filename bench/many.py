@@ -32,19 +32,24 @@ from holdfast.config import load
 from holdfast.config.document import MAX_SIZE, MAX_VALUES
 from holdfast.config.ledger import LedgerOptions
 from holdfast.errors import ConfigError
+from holdfast.execution.breakers import Breakers
 from holdfast.execution.rates import Rates
 from holdfast.execution.upstream import Receiver, UpstreamRequest
 from holdfast.gateway.application import Gateway
 from holdfast.gateway.gate import Gate
 from holdfast.gateway.options import GatewayOptions
 from holdfast.gateway.parts import Parts
+from holdfast.gateway.recovery import RetryAllowances
 from holdfast.gateway.routing import Routing
 from holdfast.gateway.turns import Turns
 from holdfast.http.message import Request
 from holdfast.policy.history import Conversations
+from holdfast.shared.breakers import SIZE, BreakerTable
+from holdfast.shared.private_memory import PrivateMemory
 from holdfast.shared.rate_tables import RateTables
 from holdfast.system_clock import SystemClock
 from holdfast.testing import MemoryResponse
+from holdfast.testing.isolations import MemoryIsolations
 from holdfast.testing.kill_switch import MemoryKillSwitch
 from holdfast.testing.upstream import MemoryExchange
 from policy import Buffer
@@ -92,17 +97,20 @@ class Site:
         self.limiter = self.limits.limiter
         tables = RateTables(None)
         turns = Turns(Rates(tables.rates, tables.pools, clock), options.rates, clock)
+        source = random.Random(0)
+        breakers = Breakers(BreakerTable(PrivateMemory(SIZE)), MemoryIsolations(), clock, self._record, source.random)
         self.application = Gateway(
             Parts(
                 options=options,
                 clock=clock,
                 upstream=AnsweringUpstream(),
-                gate=Gate(self.limiter, options.limits, turns, MemoryKillSwitch()),
+                gate=Gate(self.limiter, options.limits, turns, MemoryKillSwitch(), breakers),
                 recorder=self._record,
                 conversations=Conversations(),
                 routing=Routing(options.providers),
-                uniform=random.Random(0).random,
-                bits=random.Random(0).getrandbits,
+                allowances=RetryAllowances(clock),
+                uniform=source.random,
+                bits=source.getrandbits,
                 in_progress=set(),
                 limit_refused=lambda reached: None,
             )

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Literal
 
-TimeoutKind = Literal["connect", "first_token", "idle", "token_rate", "total"]
+TimeoutKind = Literal["connect", "first_token", "first_byte", "answer", "idle", "token_rate", "total"]
 
 
 class HoldfastError(Exception):

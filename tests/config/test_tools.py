@@ -10,6 +10,7 @@ from holdfast.errors import ConfigError
 from holdfast.execution.upstream import Origin
 from holdfast.gateway.options import ToolOptions
 from holdfast.policy.limit import Limit
+from holdfast.wire.mcp import Named
 
 CRM = (
     "{base_url: https://crm.example.com/api/, headers: {Authorization: 'Bearer env:CRM_TOKEN', X-Team: a b},"
@@ -115,3 +116,37 @@ def test_tools_are_counted_apart_by_limits_of_everybody_and_of_an_agent() -> Non
     gateway = loaded(text, {}).gateway
     assert [(limit.scope, limit.unit, limit.owner) for limit in gateway.limits] == [("tool", "usd", "")]
     assert gateway.agents[0].limits == (Limit(scope="tool", unit="calls", amount=2, owner="a", marks=(1, 2)),)
+
+
+def options_of(text: str) -> ToolOptions:
+    (tool,) = loaded(f"tools: {{t: {{base_url: 'https://t.example.com', {text}}}}}", {}).gateway.tools
+    return tool
+
+
+def test_time_outs_and_retries_are_read() -> None:
+    tool = options_of("timeouts: {connect: 1s, first_byte: 2s, idle: 3s, total: 4s}, retries: {max: 5, methods: [PUT, DELETE]}")
+    assert (tool.connect_ns, tool.first_byte_ns, tool.idle_ns, tool.timeout_ns) == (SECOND, 2 * SECOND, 3 * SECOND, 4 * SECOND)
+    assert (tool.retries.max, tool.repeatable) == (5, {b"PUT", b"DELETE"})
+
+
+def test_an_mcp_server_is_read_with_its_lists() -> None:
+    assert options_of("timeout: 1s").mcp is None and options_of("mcp: false").mcp is None
+    assert options_of("mcp: true").mcp == Named()
+    assert options_of("mcp: true, allow: [], deny: ['delete_*']").mcp == Named(allow=(), deny=("delete_*",))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("timeout: 1s, timeouts: {total: 2s}", "timeouts.total: stands beside timeout"),
+        ("timeouts: {fist_byte: 2s}", "fist_byte"),
+        ("retries: {max: 11}", "at most 10 retries"),
+        ("retries: {methods: [POST]}", "only with an Idempotency-Key header"),
+        ("allow: [x]", "write mcp: true beside it"),
+        ("deny: [x]", "write mcp: true beside it"),
+        ("mcp: true, allow: ['']", "expected the name of a tool"),
+    ],
+)
+def test_a_mistake_is_named_with_the_way_out(text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        options_of(text)

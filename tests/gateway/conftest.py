@@ -2,16 +2,23 @@
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from holdfast.config.jobs import JobsConfig
+from holdfast.gateway.job_webhook import Webhook
 from holdfast.gateway.options import GatewayOptions
 from holdfast.http.message import Request, Response
+from holdfast.policy.job import JobOptions
 from holdfast.testing.gateway import gateway_in_thread, options_for
 from holdfast.testing.meaning.questions import FORMATS, SCRIPT
 from holdfast.testing.memory_gateway import MemoryGateway
 from holdfast.testing.simulated_provider import Address, Scripts, SimulatedProvider, running_in_thread
+
+ROUTED = "agents: {a: {routes: {'*': [simulated/*]}, retries: {max: 0}}}"
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +32,17 @@ def options_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Gate
 def gateway(options_of: Callable[[str], GatewayOptions]) -> Callable[[str], MemoryGateway]:
     """Builds a gateway in memory from a piece of configuration; its providers are `openai`, `anthropic` and `simulated`."""
     return lambda yaml: MemoryGateway(options_of(yaml))
+
+
+@pytest.fixture
+def world(options_of: Callable[[str], GatewayOptions], tmp_path: Path) -> Callable[..., MemoryGateway]:
+    """Builds gateways that keep jobs under tmp_path/data, or wherever `at` says; other keywords are options of jobs."""
+
+    def build(yaml: str = ROUTED, at: str = "data", webhooks: tuple[Webhook, ...] = (), **options: Any) -> MemoryGateway:
+        config = JobsConfig(options=JobOptions(**options), webhooks=webhooks)
+        return MemoryGateway(options_of(yaml), jobs=tmp_path / at, job_options=config, seed=len(at))
+
+    return build
 
 
 class Served(msgspec.Struct, frozen=True):

@@ -112,7 +112,7 @@ def test_retries_that_the_sdk_says_it_made_are_counted(gateway: Build) -> None:
 
 
 def test_in_an_outage_retries_end_when_their_allowance_does(gateway: Build) -> None:
-    world = gateway("agents: {a: {routes: {'*': [simulated/*]}, retries: {max: 1, share: 0%}}}")
+    world = gateway("breakers: off\nagents: {a: {routes: {'*': [simulated/*]}, retries: {max: 1, share: 0%}}}")
     calls = [world.call("POST", CHAT, QUESTION) for _ in range(30)]
     for exchange in list(world.upstream.exchanges):
         exchange.answer(b"{}", 500)

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from holdfast.store.interactions import Story
-from holdfast.store.reader import JournalReader
+from holdfast.store.reader import JournalReader, has_failed
 from holdfast.testing.gateway import gateway_in_thread, options_for
 from holdfast.testing.memory_gateway import MemoryGateway
 from holdfast.testing.simulated_provider import Address, SimulatedProvider, running_in_thread
@@ -136,7 +136,8 @@ def test_an_agent_in_a_loop_is_warned_of_and_then_stopped_with_what_to_do_instea
     assert same == [("warning", "none"), ("warning", "loop_stopped")]
     assert (told.summary.decisions, told.summary.refusals) == (8, 1)  # the ninth call is the one that is refused
     warned = next(error for error in loops if error.recovery_action == "none")
-    assert warned.error_id in {decision.error_id for decision in told.decisions}
+    assert warned.decision_id == told.decisions[4].decision_id
+    assert not any(has_failed(decision) for decision in told.decisions)
 
 
 CHAT = "/v1/chat/completions"

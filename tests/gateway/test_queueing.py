@@ -24,8 +24,8 @@ JSON = (b"content-type", b"application/json")
 DEAD = ConnectFailed("no connection to 127.0.0.1:9: refused")
 WAITS = "on_unavailable: queue, retries: {max: 0}, timeouts: {total: 300s}"
 ROUTE = "routes: {'*': [simulated/*]}"
-AGENT = f"agents: {{a: {{{ROUTE}, {WAITS}}}}}\n"
-TWO = f"agents: {{a: {{routes: {{'*': [simulated/first, simulated/second]}}, {WAITS}}}}}\n"
+AGENT = f"breakers: off\nagents: {{a: {{{ROUTE}, {WAITS}}}}}\n"
+TWO = f"breakers: off\nagents: {{a: {{routes: {{'*': [simulated/first, simulated/second]}}, {WAITS}}}}}\n"
 STEP = 20 * MILLISECOND
 
 
@@ -134,6 +134,38 @@ def test_what_has_begun_never_waits(gateway: Build) -> None:
     assert (response.over, world.queue.waiting) == (True, 0)
 
 
+def test_a_stream_that_another_target_could_not_go_on_with_does_not_wait_either(gateway: Build) -> None:
+    world = gateway(TWO.replace("on_un", "fallback: {continue_streams: true}, on_un"))
+    response = chat(world, stream=True)
+    world.upstream.latest.start()
+    world.upstream.latest.data(HELLO)
+    world.upstream.latest.fail(DEAD)
+    world.upstream.latest.fail(DEAD)
+    assert (len(world.upstream.exchanges), response.over, world.queue.waiting) == (2, True, 0)
+
+
+def test_a_call_that_can_neither_wait_behind_the_others_nor_be_served_hears_its_own_failure(gateway: Build) -> None:
+    world = gateway(f"breakers: off\nagents: {{a: {{{ROUTE}, {WAITS}}}, b: {{{ROUTE}, {WAITS.replace('300s', '100s')}}}}}\n")
+    chat(world, "a")
+    world.upstream.latest.answer(b'{"error":{}}', 503, (JSON, (b"retry-after", b"200")))
+    world.clock.advance(SECOND)
+    hasty = chat(world, "b")
+    world.upstream.latest.answer(b'{"error":{}}', 401)
+    assert hasty.status == 401
+
+
+def test_a_call_that_had_little_time_says_nothing_about_its_target(gateway: Build) -> None:
+    world = gateway(f"breakers: off\nagents: {{a: {{{ROUTE}, {WAITS}}}, b: {{{ROUTE}, timeouts: {{total: 2s}}}}}}\n")
+    dead(world, 2, agent="a")
+    world.upstream.refusing = None
+    world.clock.advance(SECOND // 5)
+    hasty = chat(world, "b")
+    world.clock.advance(2 * SECOND)
+    assert (hasty.status, len(world.upstream.exchanges)) == (504, 4)
+    world.clock.advance(SECOND // 2)
+    assert len(world.upstream.exchanges) == 5
+
+
 def test_where_another_target_serves_the_call_it_does_not_wait_and_a_reply_serves_it_too(gateway: Build) -> None:
     world = gateway(TWO)
     response = chat(world)
@@ -227,7 +259,7 @@ def test_when_the_target_dies_again_those_who_wait_go_on_waiting(gateway: Build)
 
 
 def test_a_quiet_agent_is_not_held_up_by_a_noisy_one(gateway: Build) -> None:
-    world = gateway(f"agents: {{noisy: {{{ROUTE}, {WAITS}}}, quiet: {{{ROUTE}, {WAITS}}}}}\n")
+    world = gateway(f"breakers: off\nagents: {{noisy: {{{ROUTE}, {WAITS}}}, quiet: {{{ROUTE}, {WAITS}}}}}\n")
     noisy, quiet = dead(world, 400, agent="noisy"), dead(world, 4, agent="quiet")
     serve(world, SECOND)
     assert [response.status for response in quiet] == [200] * 4
@@ -235,7 +267,7 @@ def test_a_quiet_agent_is_not_held_up_by_a_noisy_one(gateway: Build) -> None:
 
 
 def test_urgent_calls_go_first_and_no_agent_makes_its_own_more_urgent_than_it_may(gateway: Build) -> None:
-    world = gateway(f"agents: {{a: {{{ROUTE}, {WAITS}, priority: high}}, b: {{{ROUTE}, {WAITS}}}}}\n")
+    world = gateway(f"breakers: off\nagents: {{a: {{{ROUTE}, {WAITS}, priority: high}}, b: {{{ROUTE}, {WAITS}}}}}\n")
     dead(world, agent="b")
     low, raised, normal = (chat(world, "b", priority) for priority in ("low", "high", ""))
     urgent, lowered = chat(world, "a"), chat(world, "a", "low")
@@ -288,6 +320,14 @@ def test_the_kill_switch_refuses_what_waits(gateway: Build) -> None:
     assert dead(world)[0].status == 403
 
 
+def test_a_killed_agent_is_not_let_wait_behind_the_others(gateway: Build) -> None:
+    world = gateway(f"breakers: off\nagents: {{a: {{{ROUTE}, {WAITS}}}, b: {{{ROUTE}, {WAITS}}}}}\n")
+    dead(world, 2, agent="a")
+    world.kill("agent", "b")
+    world.clock.advance(SECOND // 2)
+    assert (chat(world, "b").status, world.queue.waiting) == (403, 2)
+
+
 def test_a_kill_of_one_model_is_met_when_the_wait_is_over(gateway: Build) -> None:
     world = gateway(TWO)
     (response,) = dead(world)
@@ -319,7 +359,7 @@ def test_a_wait_holds_neither_money_nor_a_rates_turn(gateway: Build) -> None:
 def test_calls_that_a_limit_refuses_after_their_wait_do_not_hold_up_the_others(gateway: Build) -> None:
     world = gateway(AGENT + "limits: [{calls: 1, per: total}]")
     responses = dead(world, 50)
-    serve(world, 10 * SECOND)
+    serve(world, SECOND)
     assert Counter(response.status for response in responses) == {200: 1, 402: 49}
 
 
@@ -347,7 +387,7 @@ def test_a_call_that_fails_wherever_it_goes_does_not_hold_up_the_others(gateway:
 
 
 def test_an_agent_that_does_not_queue_tries_at_once_and_what_it_finds_helps_those_who_wait(gateway: Build) -> None:
-    world = gateway(f"agents: {{a: {{{ROUTE}, {WAITS}}}, b: {{{ROUTE}}}}}\n")
+    world = gateway(f"breakers: off\nagents: {{a: {{{ROUTE}, {WAITS}}}, b: {{{ROUTE}}}}}\n")
     waiting = dead(world, 2, agent="a")
     world.upstream.refusing = None
     world.clock.advance(SECOND // 2)
@@ -358,6 +398,36 @@ def test_an_agent_that_does_not_queue_tries_at_once_and_what_it_finds_helps_thos
     world.clock.advance(ROUND_NS)
     assert world.queue.waiting == 0
     assert not any(response.over for response in waiting)
+
+
+def test_behind_an_open_breaker_calls_wait_for_its_cooldown_and_are_let_out_when_its_probes_succeed(gateway: Build) -> None:
+    world = gateway(AGENT.replace("off", "{minimum_calls: 5, cooldown: 20s}"))
+    responses = dead(world, 100)
+    tried = len(world.upstream.exchanges)
+    world.clock.advance(19 * SECOND)
+    assert tried == len(world.upstream.exchanges) == 5
+    assert {error.recovery_action for error in world.recorder.errors} == {"queued"}
+    serve(world, 10 * SECOND)
+    assert {response.status for response in responses} == {200}
+
+
+def test_a_breaker_that_is_reset_by_hand_lets_out_those_who_wait_within_seconds(gateway: Build) -> None:
+    world = gateway(AGENT.replace("off", "{minimum_calls: 5, cooldown: 200s}"))
+    responses = dead(world, 10)
+    world.upstream.refusing = None
+    serve(world, 30 * SECOND)
+    assert not any(response.over for response in responses)
+    for name in ("simulated", "simulated/m"):
+        world.breaker_table.reset(name, world.clock.monotonic_ns(), world.clock.wall_ns())
+    serve(world, 10 * SECOND)
+    assert {response.status for response in responses} == {200}
+
+
+def test_a_call_that_must_end_before_its_breaker_may_be_probed_is_refused_at_once(gateway: Build) -> None:
+    world = gateway(AGENT.replace("off", "{minimum_calls: 1, cooldown: 310s}"))
+    dead(world)
+    (response,) = dead(world)
+    assert (response.status, header(response, "x-holdfast-refusal")) == (503, "circuit_open")
 
 
 def test_a_defect_when_the_wait_is_over_is_told_to_the_agent(gateway: Build, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,38 @@ def test_the_total_time_out_holds_over_all_attempts(gateway: Build) -> None:
     assert [error.error_type for error in world.recorder.errors] == ["api_error", "timeout"]
 
 
+def test_a_whole_answer_that_does_not_come_leaves_half_of_the_time_to_the_next_target(gateway: Build) -> None:
+    world = gateway("agents: {a: {routes: {'*': [simulated/first, openai/second, {reply: Later.}]}, timeouts: {total: 40s}}}")
+    response = world.call("POST", CHAT, QUESTION)
+    for expected, wait_ns in ((2, 20 * SECOND), (2, 10 * SECOND - 1)):
+        world.clock.advance(wait_ns)
+        assert len(world.upstream.exchanges) == expected and not response.over
+    world.clock.advance(1)
+    assert (header(response, "x-holdfast-served-by"), b"Later." in response.body) == ("reply", True)
+    assert [error.error_type for error in world.recorder.errors] == ["timeout", "timeout"]
+    assert [error.recovery_action for error in world.recorder.errors] == ["fell_back", "canned"]
+
+
+def test_the_last_target_has_all_the_time_that_is_left_for_a_whole_answer(gateway: Build) -> None:
+    world = gateway("agents: {a: {routes: {'*': [simulated/*]}, timeouts: {total: 40s}}}")
+    response = world.call("POST", CHAT, QUESTION)
+    world.clock.advance(40 * SECOND - 1)
+    world.upstream.latest.answer(ANSWER)
+    assert response.status == 200
+
+
+def test_how_long_a_whole_answer_may_take_can_be_said(gateway: Build) -> None:
+    timeouts = "timeouts: {answer: 5s, total: 40s}"
+    world = gateway(f"agents: {{a: {{routes: {{'*': [simulated/first, openai/second]}}, retries: {{max: 0}}, {timeouts}}}}}")
+    response = world.call("POST", CHAT, QUESTION)
+    world.clock.advance(5 * SECOND - 1)
+    assert len(world.upstream.exchanges) == 1
+    world.clock.advance(1)
+    assert len(world.upstream.exchanges) == 2
+    world.clock.advance(5 * SECOND)
+    assert response.status == 504 and b"answer time-out after 5 s" in response.body
+
+
 def test_after_the_retries_the_last_failure_is_handed_on_and_the_sdk_is_told_not_to_repeat_them(gateway: Build) -> None:
     world = gateway(ONE)
     response = world.call("POST", CHAT, QUESTION)

@@ -147,7 +147,7 @@ def upstream() -> Iterator[Address]:
 @pytest.fixture(scope="module")
 def ways(upstream: Address, runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Clients]]:
     """Clients straight to the provider, through a gateway that never retries, and through one that does."""
-    agents = "agents: {a: {retries: {max: %d}}}"
+    agents = "breakers: off\nagents: {a: {retries: {max: %d}}}"
     first, second = tmp_path_factory.mktemp("once"), tmp_path_factory.mktemp("retrying")
     with (
         gateway_in_thread(options_for(upstream, agents % 0, first), first) as once,
@@ -231,7 +231,7 @@ def impatient(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("impatient")
     with (
         running_in_thread(SimulatedProvider().application) as upstream,
-        gateway_in_thread(options_for(upstream, "agents: {a: {retries: {max: 2}}}", folder), folder) as gateway,
+        gateway_in_thread(options_for(upstream, "breakers: off\nagents: {a: {retries: {max: 2}}}", folder), folder) as gateway,
     ):
         clients = {"direct": Clients(upstream, 1, runner), "through": Clients(gateway, 1, runner)}
         yield clients

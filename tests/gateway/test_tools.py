@@ -235,15 +235,18 @@ def test_a_tool_that_asks_to_be_left_alone_holds_no_later_call_back(world: Build
 def test_a_connection_that_fails_is_free_and_an_answer_that_is_cut_is_paid_for(world: Build) -> None:
     gateway = world()
     gateway.upstream.refusing = ConnectFailed("no connection to crm.example.com: refused")
-    assert refused(gateway.call("GET", "/tools/crm/x")) == (503, "upstream_failed")
+    unreachable = gateway.call("POST", "/tools/crm/x", b"{}")
+    gateway.clock.advance(4 * SECOND)
+    assert refused(unreachable) == (503, "upstream_failed")
     gateway.upstream.refusing = None
     cut = gateway.call("GET", "/tools/crm/x")
     gateway.upstream.latest.start(200, JSON)
     gateway.upstream.latest.data(b"{")
     gateway.upstream.latest.fail(ConnectionCut("closed"))
     assert cut.aborted
-    assert [call.cost for call in gateway.recorder.api_calls] == [0, PAID]
-    assert [error.error_type for error in gateway.recorder.errors] == ["connection", "connection"]
+    assert [call.cost for call in gateway.recorder.api_calls] == [0, 0, 0, PAID]  # what never came to the tool is sent again
+    assert [error.error_type for error in gateway.recorder.errors] == ["connection"] * 4
+    assert [error.recovery_action for error in gateway.recorder.errors] == ["retried", "retried", "none", "none"]
 
 
 def test_a_tool_has_its_own_time(world: Build) -> None:

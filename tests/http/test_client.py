@@ -206,6 +206,33 @@ def test_a_stale_connection_is_replaced_once(upstream: Any, heard: Any, request_
     with_client(use)
 
 
+def test_what_must_not_be_sent_twice_is_not_although_its_connection_looks_stale(upstream: Any, heard: Any, request_to: Any) -> None:
+    async def use(client: Client) -> None:
+        async with upstream(cutting(b""), forever) as (peer, origin):
+            await call(client, request_to(origin), heard)
+            ear = await call(client, request_to(origin, target=b"/second", once=True), heard)
+            assert isinstance(ear.error, ConnectionCut)
+            assert [head.split()[1] for head in peer.heads] == [b"/v1", b"/second"]
+
+    with_client(use)
+
+
+def test_what_must_not_be_sent_twice_takes_no_connection_that_has_been_idle_for_a_while(upstream: Any, heard: Any, request_to: Any) -> None:
+    clock = FakeClock()
+
+    async def use(client: Client) -> None:
+        async with upstream(forever, forever) as (peer, origin):
+            for pause_ns, connections in ((0, 1), (SECOND - 1, 1), (SECOND + 1, 2), (0, 2)):
+                clock.advance(pause_ns)
+                assert (await call(client, request_to(origin, once=True), heard)).error is None
+                assert peer.connections == connections
+            clock.advance(SECOND + 1)
+            await call(client, request_to(origin), heard)
+            assert peer.connections == 2
+
+    with_client(use, clock)
+
+
 def test_a_request_that_is_withdrawn_while_its_connection_is_made_is_not_sent(upstream: Any, heard: Any, request_to: Any) -> None:
     async def use(client: Client) -> None:
         async with upstream(forever) as (peer, origin):

@@ -149,6 +149,20 @@ def test_the_same_call_with_the_same_result_is_warned_of_and_then_stopped() -> N
     assert (stop.tools, stop.limit, stop.since) == (("search",), 8, 1)
 
 
+def test_only_what_comes_in_a_row_is_counted() -> None:
+    other = Answered((Use("read", result="page"),))
+    mixed: list[Event] = ["go", other, *again(3), other, *again(4), other, *again(2)]
+    said = found(mixed, LoopOptions(same_call=5, no_new_result=0, cycle=0, warn_at=100))
+    assert said == []
+    assert found([*mixed, *again(3)], LoopOptions(same_call=5, no_new_result=0, cycle=0, warn_at=100)) == [("same_call", True, 5)]
+
+
+def test_parallel_calls_are_one_round_in_any_order() -> None:
+    both = (Use("one", result="1"), Use("two", result="2"))
+    swapped: list[Event] = ["go", *[Answered(both if at % 2 else both[::-1]) for at in range(8)]]
+    assert ("same_call", True, 8) in found(swapped)
+
+
 def test_arguments_are_the_same_however_they_are_written() -> None:
     messages = chat(["go", *again(8, arguments={"a": 1, "b": [2]})])
     for at, message in enumerate(messages):
@@ -355,6 +369,23 @@ def test_the_count_goes_on_after_a_compaction_that_keeps_the_task() -> None:
     assert (said[-1].kind, said[-1].count) == ("same_call", 8)
 
 
+def test_a_compacted_history_may_begin_although_the_one_before_it_was_stopped() -> None:
+    guard = LoopGuard()
+    assert verdicts(["find it", *again(9)], guard=guard)[-1] is not None
+    assert guard.check("i", "openai-chat", call(["summary: nothing found yet"]), OPTIONS, 0) is None
+    once_more = guard.check("i", "openai-chat", call(["summary: nothing found yet", *again(1)]), OPTIONS, 0)
+    assert once_more is not None
+    assert (once_more.kind, once_more.count) == ("same_call", 10)
+
+
+def test_a_short_branch_is_no_compaction() -> None:
+    guard, options = LoopGuard(), LoopOptions(same_call=3, warn_at=100)
+    otherwise = [Answered((Use(),), text="I try that")]
+    for branch in (again(2), otherwise, again(2), [], [Answered((Use(),), text="I try this")]):
+        assert guard.check("i", "openai-chat", call(["go", "on", *branch]), options, 0) is None
+    assert guard.check("i", "openai-chat", call(["go", "on", *again(1), "and so on", *again(2)]), options, 0) is None
+
+
 def test_a_compaction_that_gets_on_is_let_through() -> None:
     guard = LoopGuard()
     verdicts(["find it", *again(7)], guard=guard)
@@ -396,6 +427,28 @@ def test_results_of_calls_that_nobody_here_saw_are_not_guessed_at() -> None:
         )
 
 
+def test_a_request_under_a_kept_history_counts_once_however_often_it_comes() -> None:
+    guard, options = LoopGuard(), LoopOptions(same_call=4, warn_at=100)
+    guard.check("i", "openai-responses", call_of("openai-responses", [{"role": "user", "content": "go"}]), options, 0)
+    guard.answered("i", [ToolCall("search", "{}", "c0")])
+    asked = [{"type": "function_call_output", "call_id": "c0", "output": "nothing"}]
+    for _ in range(9):
+        assert guard.check("i", "openai-responses", call_of("openai-responses", asked, previous_response_id="r0"), options, 0) is None
+
+
+@pytest.mark.parametrize("times", [1, 5])
+def test_what_a_kept_history_has_grown_by_is_counted_once(times: int) -> None:
+    guard, options = LoopGuard(), LoopOptions(same_call=0, no_new_result=0, same_result=0, growth=300, warn_at=100)
+    guard.check("i", "openai-responses", call_of("openai-responses", [{"role": "user", "content": "go"}]), options, 0)
+    said = []
+    for number in range(6):
+        guard.answered("i", [ToolCall("search", "{}", f"c{number}")])
+        output = [{"type": "function_call_output", "call_id": f"c{number}", "output": "x" * 10_000}]
+        asked = call_of("openai-responses", output, previous_response_id=f"r{number}")
+        said += [guard.check("i", "openai-responses", asked, options, 0) for _ in range(times)][-1:]
+    assert [loop.count // 100 for loop in said if loop is not None] == [4, 5]
+
+
 def test_memory_is_bounded_by_count_and_by_time() -> None:
     guard, looped = LoopGuard(capacity=3), call(["go", *again(4)])
     warned = [guard.check(f"i{number % 4}", "openai-chat", looped, OPTIONS, 0) is not None for number in range(8)]
@@ -411,7 +464,9 @@ def test_what_is_kept_of_a_hostile_history_is_small() -> None:
     for number in range(30):
         many = [Answered(tuple(Use(f"tool{number}{at}" * 50, {"at": at}, f"{at}") for at in range(300)))] * 3
         guard.check("i", "openai-chat", call([f"{number}", *many]), OPTIONS, 0)
-    assert deep_size(guard, set()) < 150_000
+    long = [Answered((Use("read", number, f"{number}"),), f"I read {number}.") for number in range(3_000)]
+    guard.check("i", "openai-chat", call(["go", *long]), OPTIONS, 0)
+    assert deep_size(guard, set()) < 30_000
 
 
 def deep_size(thing: object, known: set[int]) -> int:

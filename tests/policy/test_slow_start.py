@@ -117,6 +117,23 @@ def test_the_first_round_begins_no_sooner_than_a_round_after_the_probe() -> None
     assert pace.wait_ns(ROUND_NS + 1) == ROUND_NS - 1
 
 
+def test_one_that_was_turned_away_leaves_the_next_some_time_and_the_pace_as_it_is() -> None:
+    pace = opened()
+    let_out(pace, 0)
+    pace.answered(0, 0)
+    pace.turned_away(0, 0.5)
+    assert pace.wait_ns(0) == SECOND // 2
+    assert let_out(pace, SECOND // 2) == 2
+
+
+def test_a_probe_under_way_ends_the_cooldown_that_another_call_was_told_of_meanwhile() -> None:
+    pace = SlowStart(0, 0.5)
+    let_out(pace, SECOND)
+    pace.cool_down(SECOND + 1, 60 * SECOND)
+    pace.answered(2 * SECOND, SECOND)
+    assert let_out(pace, 2 * SECOND) == 1
+
+
 def test_one_that_did_not_try_leaves_its_place_to_another() -> None:
     probing = SlowStart(0, 0)
     let_out(probing, ROUND_NS)
@@ -132,7 +149,7 @@ def test_one_that_did_not_try_leaves_its_place_to_another() -> None:
 steps = st.lists(
     st.tuples(
         st.sampled_from([0, 0, 1, ROUND_NS // 3, ROUND_NS, SECOND, 20 * SECOND]),
-        st.sampled_from(["answered", "failed", "unused", "cool down", "lift", "stale answer"]),
+        st.sampled_from(["answered", "failed", "unused", "turned away", "cool down", "lift", "stale answer"]),
         st.floats(0, 1, exclude_max=True),
     ),
     max_size=80,
@@ -146,6 +163,7 @@ def happen(pace: SlowStart, now_ns: int, what: str, jitter: float) -> None:
         "stale answer": lambda: pace.answered(now_ns, -1),
         "failed": lambda: pace.failed(now_ns, now_ns, jitter),
         "unused": lambda: None,
+        "turned away": lambda: pace.turned_away(now_ns, jitter),
         "cool down": lambda: pace.cool_down(now_ns, now_ns + SECOND),
         "lift": lambda: pace.lift(now_ns),
     }[what]()

@@ -31,6 +31,17 @@ def test_a_gateway_is_there_until_it_ends_and_tells_what_it_has_confirmed(tmp_pa
     assert list((tmp_path / FOLDER).iterdir()) == []
 
 
+def test_a_gateway_tells_how_many_calls_of_each_agent_wait_there(tmp_path: Path) -> None:
+    presence = Presence(tmp_path, HERE)
+    assert present(tmp_path)[0].waiting == {}
+    for waiting in ({"support": 12, "über": 3}, {"support": 1}, {}):
+        presence.tell(waiting)
+        presence.confirm(4)
+        (found,) = present(tmp_path)
+        assert (found.gateway, found.confirmed, found.waiting) == (HERE, 4, waiting)
+    presence.close()
+
+
 def test_one_that_was_killed_is_not_there_and_leaves_nothing(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ANOTHER_PROCESS, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdin is not None

@@ -1,5 +1,6 @@
 """Puts a gateway together: ledger, limiter, journal, upstream client, HTTP server."""
 
+import asyncio
 import os
 import random
 import resource
@@ -12,12 +13,15 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
+from holdfast.assembly.jobs import JobService, open_jobs
 from holdfast.assembly.kill_watch import KillWatch
 from holdfast.assembly.limits import Limits, open_limits
 from holdfast.clock import SECOND
+from holdfast.config.jobs import JobsConfig
 from holdfast.config.ledger import LedgerOptions
 from holdfast.errors import StorageError
 from holdfast.execution.admission_queue import AdmissionQueue
+from holdfast.execution.breakers import Breakers
 from holdfast.execution.rates import Rates
 from holdfast.execution.recording import Recorder
 from holdfast.gateway.application import Gateway
@@ -34,6 +38,7 @@ from holdfast.policy.kill import Kills
 from holdfast.policy.limit import LimitReached
 from holdfast.policy.loop_guard import LoopGuard
 from holdfast.shared import presence
+from holdfast.shared.breaker_state import BreakerState
 from holdfast.shared.rate_tables import RateTables
 from holdfast.store.journal import Journal
 from holdfast.system_clock import SystemClock
@@ -77,6 +82,8 @@ class DataPlane(Struct, frozen=True, kw_only=True):
     _executor: ThreadPoolExecutor
     _tables: RateTables
     _queue: AdmissionQueue
+    _jobs: JobService | None
+    _breakers: BreakerState
 
     @property
     def trouble(self) -> str:
@@ -84,21 +91,31 @@ class DataPlane(Struct, frozen=True, kw_only=True):
         return self._trouble()
 
     def look_after(self) -> None:
-        """Find out whether trouble is over, where no call will: those that watch readiness send none meanwhile."""
+        """Say who waits, and find out whether trouble is over, where no call will: those that watch readiness send none meanwhile."""
+        self._watch.tell(self._queue.by_agent())
         if self._journal.trouble:
             with suppress(StorageError):  # it is not; `trouble` goes on saying so
                 self._journal.flush()
 
+    async def retire(self, idle_ns: int) -> None:
+        """Take no more connections and jobs; returns once none is left. idle_ns: see `Server.retire`."""
+        ends = [self.server.retire(idle_ns)] if self._jobs is None else [self.server.retire(idle_ns), self._jobs.idle()]
+        await asyncio.gather(*ends)
+
     async def close(self, drain_ns: int = DRAIN_NS) -> None:
-        """Let calls in progress end, give back what was leased, write everything down."""
+        """Let calls and jobs in progress end, give back what was leased, write everything down."""
         self._queue.close()  # what waits would hardly be served in time, and another process may do so
-        await self.server.close(drain_ns)
+        ends = [self.server.close(drain_ns)] if self._jobs is None else [self.server.close(drain_ns), self._jobs.close(drain_ns)]
+        await asyncio.gather(*ends)
+        if self._jobs is not None:
+            self._jobs.release()
         await self._client.close()
         self._watch.close()
         await self._limits.close()
         self._journal.close()
         self._executor.shutdown()
         self._tables.release()
+        self._breakers.release()
 
 
 async def open_data_plane(
@@ -107,8 +124,10 @@ async def open_data_plane(
     listen: Listen,
     hooks: Hooks = Hooks(),  # noqa: B008 - frozen
     ledger: LedgerOptions = LedgerOptions(),  # noqa: B008 - frozen
+    jobs: JobsConfig | None = None,
 ) -> DataPlane:
-    """Start a gateway; raises StorageError, ConfigError, or OSError when the address cannot be had."""
+    """Start a gateway; raises StorageError, ConfigError, or OSError when the address cannot be had. jobs: None for a gateway that lives
+    no longer than its agent, which answers at once or not at all."""
     _make_private_folder(data_dir)
     clock = SystemClock()
     async with AsyncExitStack() as undo:
@@ -123,24 +142,24 @@ async def open_data_plane(
         undo.push_async_callback(limits.close)
         tables = RateTables(data_dir)
         undo.callback(tables.release)
+        state = BreakerState(data_dir)
+        undo.callback(state.release)
+        source = random.Random(secrets.randbits(128))  # noqa: S311 - spreads retries and numbers events, guards nothing
+        breakers = Breakers(state.table, state.isolations, clock, recorder, source.random)
         client = Client(ClientOptions(), clock)
-        turns = Turns(Rates(tables.rates, tables.pools, clock), options.rates, clock)
-        gate = Gate(limits.limiter, options.limits, turns, watch.switch, allow_unchecked=ledger.allow_unchecked)
-
-        def trouble() -> str:
-            return ("" if ledger.allow_unchecked else limits.limiter.trouble) or journal.trouble
-
-        parts = _parts(options, clock, client, gate, recorder, hooks)
-        gateway = Gateway(parts, trouble)
-        server = await serve(gateway, listen.host, listen.port, _server_options(), clock, sock=listen.sock)
+        gate = Gate(
+            limits.limiter, options.limits, _turns(tables, options, clock), watch.switch, breakers, allow_unchecked=ledger.allow_unchecked
+        )
+        trouble = _trouble_of(limits, journal, checked=not ledger.allow_unchecked)
+        parts = _parts(options, clock, client, gate, recorder, hooks, source)
+        service = None if jobs is None else open_jobs(jobs, parts, data_dir)
+        if service is not None:
+            undo.push_async_callback(service.close, 0)
+        gateway = Gateway(parts, trouble, jobs=None if service is None else service.jobs)
+        server = await serve(gateway, listen.host, listen.port, _server_options(), clock, sock=listen.sock, relayed=gateway.relayed)
         gateway.answering = lambda: server.answering
         undo.push_async_callback(server.close, 0)
-
-        def carry_out(kills: Kills) -> None:
-            gateway.kills_changed()
-            hooks.kills_changed(kills)
-
-        watch.start(carry_out)
+        watch.start(_carrying_out(gateway, hooks))
         undo.pop_all()
     return DataPlane(
         server=server,
@@ -153,13 +172,32 @@ async def open_data_plane(
         _executor=executor,
         _tables=tables,
         _queue=parts.queue,
+        _jobs=service,
+        _breakers=state,
     )
 
 
-def _parts(options: GatewayOptions, clock: SystemClock, client: Client, gate: Gate, recorder: Recorder, hooks: Hooks) -> Parts:
+def _carrying_out(gateway: Gateway, hooks: Hooks) -> Callable[[Kills], None]:
+    def carry_out(kills: Kills) -> None:
+        gateway.kills_changed()
+        hooks.kills_changed(kills)
+
+    return carry_out
+
+
+def _turns(tables: RateTables, options: GatewayOptions, clock: SystemClock) -> Turns:
+    return Turns(Rates(tables.rates, tables.pools, clock), options.rates, clock)
+
+
+def _trouble_of(limits: Limits, journal: Journal, *, checked: bool) -> Callable[[], str]:
+    return lambda: (limits.limiter.trouble if checked else "") or journal.trouble
+
+
+def _parts(
+    options: GatewayOptions, clock: SystemClock, client: Client, gate: Gate, recorder: Recorder, hooks: Hooks, source: random.Random
+) -> Parts:
     for provider in options.providers:  # price lists load on first use; the first call must not wait for them
         provider.prices.rates("", clock.wall_ns())
-    source = random.Random(secrets.randbits(128))  # noqa: S311 - spreads retries and numbers events, guards nothing
     return Parts(
         options=options,
         clock=clock,

@@ -1,6 +1,6 @@
 """A gateway's watch over the kill switch: a change is carried out within moments even where no call comes, and then confirmed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class KillWatch:
             raise
         self._kills: Kills | None = None
         self._confirmed = -1
+        self._told: Mapping[str, int] = {}
         self._timer: Timer | None = None
         self._carry_out: Callable[[Kills], None]
         if not self.switch.damage:  # there are no calls yet to carry it out for
@@ -38,6 +39,13 @@ class KillWatch:
         """`carry_out` hears of the kills that hold now, before this returns, and of every change."""
         self._carry_out = carry_out
         self._look()
+
+    def tell(self, waiting: Mapping[str, int]) -> None:
+        """Let those who look at this gateway know how many calls of each agent wait in its admission queue."""
+        if waiting != self._told:
+            with suppress(OSError):  # tried again at the next time
+                self._presence.tell(waiting)
+                self._told = waiting
 
     def close(self) -> None:
         if self._timer is not None:

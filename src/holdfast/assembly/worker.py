@@ -55,7 +55,7 @@ async def _serve(order: WorkerOrder) -> None:
     listen = Listen(sock=socket.socket(fileno=order.listener))
     data_dir = Path(order.data_dir)
     places = SharedPlaces(data_dir / "conversations")
-    plane = await open_data_plane(config.gateway, data_dir, listen, Hooks(places=places), ledger=config.ledger)
+    plane = await open_data_plane(config.gateway, data_dir, listen, Hooks(places=places), ledger=config.ledger, jobs=config.jobs)
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
@@ -84,7 +84,7 @@ class _Service:
         told = asyncio.create_task(self._retire.wait())
         await asyncio.wait((stopped, told), return_when=asyncio.FIRST_COMPLETED)
         if not stopped.done():
-            gone = asyncio.create_task(self._plane.server.retire(_IDLE_NS))
+            gone = asyncio.create_task(self._plane.retire(_IDLE_NS))
             await asyncio.wait((stopped, gone), timeout=self._drain_ns / SECOND, return_when=asyncio.FIRST_COMPLETED)
         loop.remove_reader(sys.stdin.fileno())
         await self._plane.close(DRAIN_NS if stopped.done() else 0)

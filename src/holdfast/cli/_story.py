@@ -81,6 +81,7 @@ def decision_record(decision: Decision) -> dict[str, Any]:
         "attempts": decision.attempts,
         "error_id": decision.error_id,
         "recovery_action": decision.recovery_action,
+        "job": decision.job,
         "flags": flags(decision),
         "parent": decision.parent,
         "inherited_messages": decision.inherited_messages,

@@ -1,4 +1,4 @@
-"""`holdfast status`: what runs, what is stopped, what is spent."""
+"""`holdfast status`: what runs, what is stopped, which circuit breakers are open, what is spent."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from holdfast.cli import _kill
+from holdfast.cli import _breaker, _kill
 from holdfast.cli._options import AsJson, ConfigFile, DataDir, config_file, data_dir
 
 if TYPE_CHECKING:
@@ -46,12 +46,13 @@ class _Status(Struct, frozen=True, kw_only=True):
     limits: Sequence[_Spent] = ()
     unconfigured: str = ""
     unspent: str = ""
+    breakers: _breaker.Breakers = _breaker.Breakers()
 
 
 def status(as_json: AsJson = False, data: DataDir = None, config: ConfigFile = None) -> None:
-    """Show what runs, what is stopped, and what is spent.
+    """Show what runs, what is stopped, which circuit breakers are open, and what is spent.
 
-    Agents are those of the last 1,000 decisions. With --json: one object.
+    Agents are those of the last 1,000 decisions. With --json: one object, with closed breakers too.
 
     \b
     Example:
@@ -97,6 +98,7 @@ def _look(folder: Path, config: Path | None) -> _Status:
         limits=limits,
         unconfigured=unconfigured,
         unspent=unspent,
+        breakers=_breaker.look(folder),
     )
 
 
@@ -165,6 +167,7 @@ def _record(folder: Path, found: _Status) -> dict[str, Any]:
                 "agents": each.gateway.agents,
                 "releases": each.gateway.releases,
                 "started": to_iso(each.gateway.started),
+                "waiting": each.waiting,
             }
             for each in found.gateways
         ],
@@ -181,6 +184,9 @@ def _record(folder: Path, found: _Status) -> dict[str, Any]:
             for each in found.limits
         ],
         "limits_unknown": found.unconfigured or found.unspent or None,
+        "breakers": [_breaker.record(shown) for shown in found.breakers.all],
+        "breakers_unknown": found.breakers.damage or None,
+        "breakers_uncounted_calls": found.breakers.uncounted,
     }
 
 
@@ -198,6 +204,9 @@ def _page(folder: Path, found: _Status) -> "Iterator[Text]":
         what = f"run {gateway.run}" if gateway.run else f"worker on {gateway.address}"
         agents = one_line(", ".join(gateway.agents))
         yield Text(f"  {gateway.pid:>7} {what}, since {local_time(gateway.started)}: {agents} {', '.join(gateway.releases)}")
+        if each.waiting:
+            waiting = one_line(", ".join(f"{calls} of {agent}" for agent, calls in sorted(each.waiting.items())))
+            yield Text(f"          calls that wait for a target: {waiting}", "yellow")
     if not found.gateways:
         yield Text(f"  none on {folder}: `holdfast up` or `holdfast run -- COMMAND` starts one; --data-dir names another place")
     yield Text("agents", "bold")
@@ -205,8 +214,24 @@ def _page(folder: Path, found: _Status) -> "Iterator[Text]":
         yield Text(f"  {one_line(seen.agent)} {one_line(seen.release)}, last decision {local_time(seen.last)}")
     if not found.seen:
         yield Text("  no decision on record yet")
+    yield Text("circuit breakers", "bold")
+    yield from _breakers(found.breakers)
     yield Text("limits", "bold")
     yield from _limits(found)
+
+
+def _breakers(found: _breaker.Breakers) -> "Iterator[Text]":
+    from holdfast.cli._output import Text, one_line
+
+    for shown in found.troubled:
+        yield Text(f"  {_breaker.line(shown)}", "yellow")
+    closed = len(found.all) - len(found.troubled)
+    if closed or not found.all:
+        yield Text(f"  {closed} closed" if closed else "  none has counted a call yet")
+    if found.uncounted:
+        yield Text(f"  {found.uncounted} calls passed uncounted: more breakers were open than there is room for", "yellow")
+    if found.damage:
+        yield Text(f"  not known: {one_line(found.damage)}", "yellow")
 
 
 def _kills(found: _Status) -> "Iterator[Text]":

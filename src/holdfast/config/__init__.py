@@ -10,7 +10,9 @@ from msgspec import Struct
 
 from holdfast import plugins
 from holdfast.config.agents import read_agents
+from holdfast.config.breakers import read_breaker
 from holdfast.config.document import Problems, Section, read_document, read_text
+from holdfast.config.jobs import JobsConfig, read_jobs
 from holdfast.config.later import read_later_sections
 from holdfast.config.ledger import LedgerOptions, read_ledger
 from holdfast.config.limits import merged, read_limits
@@ -19,6 +21,7 @@ from holdfast.config.quantities import count, money, shown
 from holdfast.config.rates import read_rates
 from holdfast.config.tools import read_tools
 from holdfast.gateway.options import GatewayOptions
+from holdfast.policy.circuit_breaker import BreakerOptions
 from holdfast.policy.limit import WATCH_ONLY, WINDOWS, Limit, default_marks
 from holdfast.providers import ProviderKind
 from holdfast.secrets import Secret, Secrets, Surroundings
@@ -81,6 +84,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     gateway: GatewayOptions
     ledger: LedgerOptions = LedgerOptions()
+    jobs: JobsConfig = JobsConfig()
     warnings: tuple[str, ...] = ()
     secrets: frozenset[Secret] = frozenset()
     key_variables: frozenset[str] = frozenset()
@@ -95,18 +99,21 @@ def load(path: Path | None, environment: Mapping[str, str], text: str | None = N
     top = Section("", 0, {}, problems) if path is None else read_document(read_text(path) if text is None else text, problems)
     secrets = Secrets(Surroundings(environment=environment, folder=Path() if path is None else path.parent))
     top.read("version", _version, 1)
-    providers = read_providers(top, secrets)
+    breaker = read_breaker(top, "breakers", BreakerOptions())
+    providers = read_providers(top, secrets, breaker)
     agents = read_agents(top, providers.options, secrets)
-    tools = read_tools(top, secrets)
+    tools = read_tools(top, secrets, breaker)
     limits = merged([*read_limits(top, ""), *_environment_limits(environment, problems)])
     rates = read_rates(top, "top")
     ledger = read_ledger(top, secrets)
+    jobs = read_jobs(top, secrets)
     read_later_sections(top)
     top.close()
     problems.check()
     return Config(
         gateway=GatewayOptions(agents=agents, providers=providers.options, tools=tools, limits=limits, rates=rates),
         ledger=ledger,
+        jobs=jobs,
         warnings=(*problems.warnings, *secrets.cautions),
         secrets=frozenset(secrets.values),
         key_variables=providers.variables,

@@ -124,6 +124,7 @@ def _timeouts(section: Section) -> Timeouts:
     found = Timeouts(
         connect_ns=section.read("connect", duration_ns, known.connect_ns),
         first_token_ns=section.read("first_token", duration_ns, known.first_token_ns),
+        answer_ns=section.read("answer", duration_ns, known.answer_ns),
         idle_ns=section.read("idle", duration_ns, known.idle_ns),
         total_ns=section.read("total", duration_ns, known.total_ns),
     )

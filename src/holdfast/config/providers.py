@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from holdfast import plugins
 from holdfast.config.addresses import Address, address, check_name, header_name
+from holdfast.config.breakers import read_breaker
 from holdfast.config.document import Problems, Section, Value
 from holdfast.config.quantities import count, flag, money, shown
 from holdfast.config.rates import read_rates
@@ -12,6 +13,7 @@ from holdfast.errors import SecretError, did_you_mean
 from holdfast.gateway.endpoints import GENERATING
 from holdfast.gateway.options import HostedTool, Passthrough, ProviderOptions
 from holdfast.money import Nano
+from holdfast.policy.circuit_breaker import BreakerOptions
 from holdfast.policy.rate import Rate
 from holdfast.pricing import PriceList, Rates, matches
 from holdfast.providers import ProviderKind
@@ -41,6 +43,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     rates: tuple[Rate, ...] = ()
     formats: tuple[str, ...] = ()
     idempotency_header: str = ""
+    breaker: BreakerOptions | None = None
 
 
 class Providers(Struct, frozen=True):
@@ -50,13 +53,16 @@ class Providers(Struct, frozen=True):
     variables: frozenset[str]
 
 
-def read_providers(top: Section, secrets: Secrets) -> Providers:
-    """The configured providers in their order; `openai` and `anthropic`, where their SDKs' variables say, when the file names none."""
+def read_providers(top: Section, secrets: Secrets, breaker: BreakerOptions | None) -> Providers:
+    """The configured providers in their order; `openai` and `anthropic`, where their SDKs' variables say, when the file names none.
+
+    breaker: of those that say nothing of theirs.
+    """
     written = top.section("providers").every()
     if written:
-        entries = [_entry(name, value, secrets) for name, value in written]
+        entries = [_entry(name, value, secrets, breaker) for name, value in written]
     else:
-        entries = [_default_entry(name, secrets, top.problems) for name in DEFAULT_PROVIDERS]
+        entries = [_default_entry(name, secrets, top.problems, breaker) for name in DEFAULT_PROVIDERS]
     options: list[ProviderOptions] = []
     variables: set[str] = set()
     for entry in entries:
@@ -67,21 +73,22 @@ def read_providers(top: Section, secrets: Secrets) -> Providers:
     return Providers(tuple(options), frozenset(variables - {""}))
 
 
-def _default_entry(name: str, secrets: Secrets, problems: Problems) -> Entry | None:
+def _default_entry(name: str, secrets: Secrets, problems: Problems, breaker: BreakerOptions | None) -> Entry | None:
     kind: ProviderKind = plugins.load("providers", name)
     environment = secrets.surroundings.environment
     variable = next((variable for variable in kind.base_url_variables if environment.get(variable)), None)
     if variable is None:
-        return Entry(name=name, kind=kind)
+        return Entry(name=name, kind=kind, breaker=breaker)
     try:
         where = address(environment[variable])
     except ValueError as error:
         problems.environment_error(variable, str(error))
         return None
-    return Entry(name=name, kind=kind, where=where, key=_default_key(Entry(name=name, kind=kind), secrets, needed=_is_own(kind, where)))
+    key = _default_key(Entry(name=name, kind=kind), secrets, needed=_is_own(kind, where))
+    return Entry(name=name, kind=kind, where=where, key=key, breaker=breaker)
 
 
-def _entry(name: str, value: Value, secrets: Secrets) -> Entry | None:
+def _entry(name: str, value: Value, secrets: Secrets, default: BreakerOptions | None) -> Entry | None:
     value.check(check_name, name)
     section = value.section()
     kind = _kind(section, name)
@@ -95,6 +102,7 @@ def _entry(name: str, value: Value, secrets: Secrets) -> Entry | None:
     rates = read_rates(section, "provider", name)
     formats = _formats(section, kind)
     idempotency_header = section.read("idempotency_header", header_name, "")
+    breaker = read_breaker(section, "breaker", default)
     section.close()
     if kind is None or (url is not None and where is None):
         return None
@@ -112,6 +120,7 @@ def _entry(name: str, value: Value, secrets: Secrets) -> Entry | None:
         rates=rates,
         formats=formats,
         idempotency_header=idempotency_header,
+        breaker=breaker,
     )
 
 
@@ -168,6 +177,7 @@ def _options(entry: Entry, key: Key) -> ProviderOptions:
         rates=entry.rates,
         formats=entry.formats,
         idempotency_header=entry.idempotency_header,
+        breaker=entry.breaker,
     )
 
 

@@ -5,10 +5,13 @@ import re
 from msgspec import Struct
 
 from holdfast.config.addresses import address, check_name, header_name
+from holdfast.config.breakers import read_breaker
 from holdfast.config.document import Section, Value
-from holdfast.config.quantities import duration_ns, flag, money
+from holdfast.config.egress import read_mcp, read_retries, read_timeouts
+from holdfast.config.quantities import flag, money
 from holdfast.errors import SecretError
 from holdfast.gateway.options import ToolOptions
+from holdfast.policy.circuit_breaker import BreakerOptions
 from holdfast.secrets import Secret, Secrets, parse
 
 _SECRET_NAME = re.compile("authorization|cookie|key|token|secret|password")
@@ -22,20 +25,25 @@ class _Header(Struct, frozen=True):
     error: str = ""
 
 
-def read_tools(top: Section, secrets: Secrets) -> tuple[ToolOptions, ...]:
-    """The configured tools. A secret that cannot be resolved now is a warning here, and an error of the calls that need it."""
-    found = [_tool(name, value, secrets) for name, value in top.section("tools").every()]
+def read_tools(top: Section, secrets: Secrets, breaker: BreakerOptions | None) -> tuple[ToolOptions, ...]:
+    """The configured tools. A secret that cannot be resolved now is a warning here, and an error of the calls that need it.
+
+    breaker: of those that say nothing of theirs.
+    """
+    found = [_tool(name, value, secrets, breaker) for name, value in top.section("tools").every()]
     return tuple(tool for tool in found if tool is not None)
 
 
-def _tool(name: str, value: Value, secrets: Secrets) -> ToolOptions | None:
+def _tool(name: str, value: Value, secrets: Secrets, default: BreakerOptions | None) -> ToolOptions | None:
     value.check(check_name, name)
     section = value.section()
     insecure = section.read("insecure", flag, False)
     url = section.get("base_url")
     where = None if url is None else url.read(lambda text: address(text, insecure))
     headers = _headers(section.section("headers"), secrets)
-    timeout_ns, price = section.read("timeout", duration_ns, None), section.read("price_per_call", money, None)
+    breaker = read_breaker(section, "breaker", default)
+    timeouts, price = read_timeouts(section), section.read("price_per_call", money, None)
+    (retries, repeatable), mcp = read_retries(section), read_mcp(section)
     section.close()
     if url is None:
         section.error("needs a base_url, such as https://crm.example.com")
@@ -49,7 +57,14 @@ def _tool(name: str, value: Value, secrets: Secrets) -> ToolOptions | None:
         secrets=tuple(read.secret for read in headers.values() if read.secret),
         error=next((read.error for read in headers.values() if read.error), ""),
         price=price,
-        timeout_ns=timeout_ns,
+        breaker=breaker,
+        timeout_ns=timeouts.total_ns,
+        connect_ns=timeouts.connect_ns,
+        first_byte_ns=timeouts.first_byte_ns,
+        idle_ns=timeouts.idle_ns,
+        retries=retries,
+        repeatable=repeatable,
+        mcp=mcp,
     )
 
 

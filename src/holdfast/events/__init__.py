@@ -8,6 +8,7 @@ from msgspec import MsgspecError
 from msgspec.json import Decoder, Encoder
 
 from holdfast.events.api_call import ApiCall
+from holdfast.events.breaker import BreakerChanged
 from holdfast.events.context import Context
 from holdfast.events.decision import Decision
 from holdfast.events.error import Error
@@ -19,6 +20,7 @@ from holdfast.events.sanitised import sanitised, valid_utf8
 
 Event = (
     ApiCall
+    | BreakerChanged
     | Context
     | Decision
     | Error
@@ -64,6 +66,7 @@ def decode(line: bytes | memoryview) -> Event:
 __all__ = [
     "UNREADABLE",
     "ApiCall",
+    "BreakerChanged",
     "Context",
     "Decision",
     "Error",

@@ -7,6 +7,17 @@ from holdfast.events.instant import Instant
 from holdfast.events.usage import Usage
 
 
+class ToolUse(Struct, frozen=True, omit_defaults=True):
+    """What an MCP server was asked to do. name: of its tool, "" for a message of the protocol's own. arguments: as sent. session: the
+    server's id of it. result_bytes: of what it answered, None: nothing. failed: the answer says so."""
+
+    name: str = ""
+    arguments: Raw = Raw(b"{}")
+    session: str = ""
+    result_bytes: int | None = None
+    failed: bool = False
+
+
 class ApiCall(Struct, frozen=True, kw_only=True, tag="api_call", tag_field="kind", omit_defaults=True):
     """One attempt. `payload` holds what was sent beside the messages, system prompt and tools of the decision it served."""
 
@@ -30,3 +41,4 @@ class ApiCall(Struct, frozen=True, kw_only=True, tag="api_call", tag_field="kind
     cost: int | None = None
     cost_source: CostSource = "free"
     error_id: str = ""
+    tool: ToolUse | None = None

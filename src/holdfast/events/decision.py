@@ -52,3 +52,4 @@ class Decision(Struct, frozen=True, kw_only=True, tag="decision", tag_field="kin
     complete: bool = True  # False: the answer was cut before its end
     error_id: str = ""
     recovery_action: str = "none"
+    job: str = ""  # that was answered with it

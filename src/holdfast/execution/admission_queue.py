@@ -73,13 +73,16 @@ class Place(Ticket):
 
 
 class AdmissionQueue:
-    """One per gateway; everything happens on the caller's thread. uniform: a random number in [0, 1)."""
+    """One per gateway; everything happens on the caller's thread. uniform: a random number in [0, 1).
+
+    awaited: the targets that are waited for, by key; empty as long as all is well.
+    """
 
     def __init__(self, clock: Clock, uniform: Callable[[], float], bounds: QueueBounds = QueueBounds()) -> None:  # noqa: B008 - frozen
         self._clock = clock
         self._uniform = uniform
         self._room = WaitingRoom(bounds)
-        self._awaited: dict[str, _Awaited] = {}
+        self.awaited: dict[str, _Awaited] = {}
         self._closing = False
 
     @property
@@ -93,7 +96,7 @@ class AdmissionQueue:
 
     def holds_back(self, keys: Iterable[str]) -> bool:
         """Whether others wait for each of these already: then a newcomer waits behind them. keys: at least one."""
-        awaited = self._awaited
+        awaited = self.awaited
         return bool(awaited) and all(key in awaited and len(awaited[key].line) for key in keys)
 
     def is_hopeful(self, keys: Mapping[str, int], until_ns: int) -> bool:
@@ -111,7 +114,7 @@ class AdmissionQueue:
         now = self._clock.monotonic_ns()
         let_out_by = place.let_out_by
         if let_out_by is not None and not tried:  # it was not let through after all
-            let_out_by.pace.failed(now, now, self._uniform())
+            let_out_by.pace.turned_away(now, self._uniform())
         awaited = tuple(self._await(key, cooldown_ns, now) for key, cooldown_ns in keys.items())
         self._forget(place)
         place.awaited, place.keys = awaited, tuple(keys)
@@ -142,14 +145,14 @@ class AdmissionQueue:
 
     def recovered(self, key: str, began_ns: int) -> None:
         """It has answered an attempt that began then."""
-        awaited = self._awaited.get(key)
+        awaited = self.awaited.get(key)
         if awaited is not None:
             awaited.pace.answered(self._clock.monotonic_ns(), began_ns)
             self._serve(awaited)
 
     def failed(self, key: str, began_ns: int, cooldown_ns: int = 0) -> None:
         """It could not serve an attempt that began then. cooldown_ns: for how long it asked to be left alone."""
-        awaited = self._awaited.get(key)
+        awaited = self.awaited.get(key)
         if awaited is not None:
             now = self._clock.monotonic_ns()
             awaited.pace.failed(now, began_ns, self._uniform())
@@ -159,7 +162,7 @@ class AdmissionQueue:
 
     def lift(self, key: str) -> None:
         """It may be tried now, whatever was known of a cooldown."""
-        awaited = self._awaited.get(key)
+        awaited = self.awaited.get(key)
         if awaited is not None:
             awaited.pace.lift(self._clock.monotonic_ns())
             self._serve(awaited)
@@ -173,13 +176,13 @@ class AdmissionQueue:
                 self._end(place, "closing")
 
     def _cooldown_ns(self, key: str) -> int:
-        awaited = self._awaited.get(key)
+        awaited = self.awaited.get(key)
         return 0 if awaited is None else awaited.pace.cooldown_ns
 
     def _await(self, key: str, cooldown_ns: int, now: int) -> _Awaited:
-        awaited = self._awaited.get(key)
+        awaited = self.awaited.get(key)
         if awaited is None:
-            awaited = self._awaited[key] = _Awaited(key, SlowStart(now, self._uniform()))
+            awaited = self.awaited[key] = _Awaited(key, SlowStart(now, self._uniform()))
         if cooldown_ns > now:
             awaited.pace.cool_down(now, cooldown_ns)
         awaited.wanted += 1
@@ -271,6 +274,6 @@ class AdmissionQueue:
             if not awaited.wanted:
                 if awaited.timer is not None:
                     awaited.timer.cancel()
-                del self._awaited[awaited.key]
+                del self.awaited[awaited.key]
         place.awaited = ()
         place.let_out_by = None

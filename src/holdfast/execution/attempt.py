@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from holdfast.clock import SECOND, Clock, Timer
 from holdfast.errors import ConnectionCut, GarbageReceived, TimedOut, TimeoutKind, UpstreamError
+from holdfast.execution.inflater import Inflater
 from holdfast.execution.upstream import Exchange, Headers, Upstream, UpstreamRequest
 from holdfast.wire.call import StreamReader
 
@@ -33,12 +34,14 @@ _NEVER = 1 << 62
 class AttemptOptions(Struct, frozen=True, kw_only=True):
     """first_token_ns: from the attempt's beginning to the first real token of a stream; None when no stream was asked for. idle_ns:
     between two pieces of a stream. total_at_ns: monotonic instant at which the whole call ends, retries and fallbacks included.
-    min_tokens_per_s: of a stream after its first token, over `RATE_WINDOW_NS`; 0: any rate will do."""
+    min_tokens_per_s: of a stream after its first token, over `RATE_WINDOW_NS`; 0: any rate will do. answer_ns: from the beginning to the
+    end of an answer that is read whole; None: until total."""
 
     first_token_ns: int | None
     idle_ns: int
     total_at_ns: int
     min_tokens_per_s: float = 0
+    answer_ns: int | None = None
 
 
 class AttemptResult(Struct, kw_only=True):
@@ -46,7 +49,8 @@ class AttemptResult(Struct, kw_only=True):
 
     status: 0 when no answer began. body: a whole answer or error body, empty for a stream. stream: what was read of a streamed answer.
     held: the last bytes of a committed stream, not yet passed on. whole: the transport delivered it to its end. error: why it is no
-    answer all the same, or not whole. Instants are monotonic nanoseconds.
+    answer all the same, or not whole. first_token_ns: of a stream, or when the head of an answer came that is relayed unread. Instants are
+    monotonic nanoseconds.
     """
 
     status: int = 0
@@ -103,7 +107,7 @@ class Attempt:
         self._held = 0
         self._relayed = False
         self._paused = False
-        self._decoder: _Inflater | None = None
+        self._decoder: Inflater | None = None
         self._over = False
         self._phase: TimeoutKind = "total"
         self._due = _NEVER
@@ -114,11 +118,13 @@ class Attempt:
 
     def start(self) -> None:
         """Send the request. The listener may hear of a failure before this returns."""
-        first_token_ns = self._options.first_token_ns
-        if first_token_ns is None:
-            self._wait("total", _NEVER)
-        else:
+        first_token_ns, answer_ns = self._options.first_token_ns, self._options.answer_ns
+        if first_token_ns is not None:
             self._wait("first_token", first_token_ns)
+        elif answer_ns is not None:
+            self._wait("answer", answer_ns)
+        else:
+            self._wait("total", _NEVER)
         request, self._request = self._request, None  # how long it is needed, the transport knows: its body may be long, a stream too
         assert request is not None
         self._exchange = self._upstream.send(request, self)
@@ -181,13 +187,14 @@ class Attempt:
         encoding = _header(headers, b"content-encoding")
         if encoding and encoding != b"identity" and not (success and self._read_stream is None):
             try:
-                self._decoder = _Inflater(encoding)
+                self._decoder = Inflater(encoding, MAX_ANSWER)
             except KeyError:
                 self._fail(GarbageReceived(f"answer in an encoding that nobody asked for: {encoding.decode('latin-1')[:40]}"))
                 return
         if success and self._read_stream is None:
             self._relayed = True
             result.committed = True
+            result.first_token_ns = self._clock.monotonic_ns()
             self._wait("idle", self._options.idle_ns)
             self._listener.attempt_committed(status, headers, b"")
         elif success and self._read_stream is not None and (_header(headers, b"content-type") or b"").startswith(b"text/event-stream"):
@@ -324,22 +331,6 @@ class Attempt:
             return True
         self._measure(stream)
         return False
-
-
-class _Inflater:
-    """Takes gzip and deflate off, with or without the zlib header; KeyError for any other coding."""
-
-    def __init__(self, encoding: bytes) -> None:
-        self._window = {b"gzip": 47, b"x-gzip": 47, b"deflate": 0}[encoding.strip().lower()]
-        self._inflate: zlib._Decompress | None = None
-
-    def decode(self, data: bytes) -> bytes:
-        if self._inflate is None:
-            self._inflate = zlib.decompressobj(self._window or (15 if data[0] & 15 == 8 else -15))
-        decoded = self._inflate.decompress(data, MAX_ANSWER)
-        if self._inflate.unconsumed_tail:
-            raise zlib.error("answer inflates beyond all measure")
-        return decoded
 
 
 def _header(headers: Headers, name: bytes) -> bytes | None:

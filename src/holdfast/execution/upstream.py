@@ -28,13 +28,43 @@ class Origin(Struct, frozen=True):
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
+class BodySink(Protocol):
+    """Takes a body that comes piece by piece: data…, then ended, unless its `BodySource` breaks off and says nothing more."""
+
+    def body_data(self, data: bytes) -> None: ...
+
+    def body_ended(self) -> None: ...
+
+
+class BodySource(Protocol):
+    """A request's body that comes piece by piece. length: in bytes, where it is known beforehand.
+
+    Nothing is given before `start`. What breaks off says nothing: whoever started the request hears of that, and cancels it.
+    """
+
+    length: int | None
+
+    def start(self, sink: BodySink) -> None:
+        """Give to `sink` what has come and what comes, possibly before this returns; once only."""
+
+    def pause(self) -> None:
+        """Give nothing for now (back-pressure); idempotent."""
+
+    def resume(self) -> None: ...
+
+    def stop(self) -> None:
+        """Give nothing any more; idempotent."""
+
+
 def _stands() -> bool:
     return False
 
 
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """One request. `headers` without host, content-length and connection, which the transport adds. withdrawn: asked directly before
-    the request is sent, where something had to be awaited first; it then fails with `Withdrawn`."""
+    the request is sent, where something had to be awaited first; it then fails with `Withdrawn`. upload: the body where it comes piece by
+    piece; `body` is empty then, the connection is never a kept one, and the answer may begin and end before the upload does. once: it must
+    not be sent a second time, whatever becomes of the connection that took it."""
 
     origin: Origin
     method: bytes
@@ -42,6 +72,8 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     headers: Headers
     body: bytes
     connect_timeout_ns: int
+    upload: BodySource | None = None
+    once: bool = False
     withdrawn: Callable[[], bool] = _stands
 
 

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from holdfast.gateway import refusals
 from holdfast.gateway.call import GuardedCall
 from holdfast.gateway.delivery import Delivery
-from holdfast.gateway.endpoints import TOOLS, endpoint, guarded, is_relayable, stays_below, tool_call, unread
+from holdfast.gateway.endpoints import TOOLS, endpoint, guarded, is_relayable, tool_call, unread
 from holdfast.gateway.identity import Caller, Identities
+from holdfast.gateway.jobs import PREFIX as JOBS
+from holdfast.gateway.jobs import Jobs
 from holdfast.gateway.parts import Parts
+from holdfast.gateway.tools import call_tool
 from holdfast.http.message import Request, Response
 from holdfast.wire.call import Family
 
@@ -18,11 +21,12 @@ class Gateway:
     """An `Application` for the HTTP server.
 
     trouble: why calls cannot be guarded now, "" when they can. answering: how many requests are being answered, this one included; set by
-    whoever serves it. max_calls: that may be in progress at once.
+    whoever serves it. max_calls: that may be in progress at once. jobs: calls that are answered later; None where there are none.
     """
 
-    def __init__(self, parts: Parts, trouble: Callable[[], str] = lambda: "", max_calls: int = 4096) -> None:
+    def __init__(self, parts: Parts, trouble: Callable[[], str] = lambda: "", max_calls: int = 4096, jobs: Jobs | None = None) -> None:
         self.answering: Callable[[], int] = lambda: 0
+        self._jobs = jobs
         self._parts = parts
         self._identities = Identities(parts.options.agents)
         self._trouble = trouble
@@ -38,8 +42,15 @@ class Gateway:
             Delivery(response, known).refusal(refusals.unknown_key())
         elif self._full():
             Delivery(response, known).refusal(refusals.too_many_calls(self._max_calls))
-        else:
+        elif self._jobs is None or not self._jobs.takes(caller, known, request, response):
             GuardedCall(self._parts, caller, known, request, response).start()
+
+    def relayed(self, path: bytes) -> bool:
+        """Whether requests of this path go to an API that is relayed unread, with bodies of any size; see `holdfast.http.server.serve`."""
+        if not path.startswith(TOOLS):
+            return False
+        found = self._parts.routing.tools.get(tool_call(path)[0])
+        return found is not None and found[1].mcp is None
 
     def kills_changed(self) -> None:
         """Carry out for the calls in progress what the kill switch says now. Those that begin later ask by themselves."""
@@ -65,22 +76,11 @@ class Gateway:
         elif models is not None:
             GuardedCall(self._parts, caller, models, request, response).start()
         elif request.path.startswith(TOOLS):
-            self._call_tool(caller, request, response)
+            call_tool(self._parts, caller, request, response)
+        elif self._jobs is not None and request.path.startswith(JOBS):
+            self._jobs.page(caller, request, response)
         else:
             self._pass_through(family, caller, request, response)
-
-    def _call_tool(self, caller: Caller, request: Request, response: Response) -> None:
-        """The API of a tool, which speaks no format that is known here."""
-        (name, path), tools = tool_call(request.path), self._parts.routing.tools
-        asked = unread(request.method, path or b"/", "openai")
-        if name not in tools:
-            Delivery(response, asked).refusal(refusals.unknown_tool(name, tools))
-        elif not stays_below(path):
-            Delivery(response, asked).refusal(refusals.strange_path(asked.api))
-        elif request.header(b"sec-websocket-key") is not None:
-            Delivery(response, asked).refusal(refusals.websocket(asked.api))
-        else:
-            GuardedCall(self._parts, caller, asked, request, response).start_tool(*tools[name])
 
     def _pass_through(self, family: Family, caller: Caller, request: Request, response: Response) -> None:
         """Other paths of a provider's API: only those that the configuration lets through."""

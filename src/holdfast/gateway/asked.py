@@ -14,7 +14,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     """entry: with the call as the target's format reads it. body: in that format.
 
     spoken: the caller's format, None for what passes unread. call, source: the request as it is in that format. translation: from it to
-    the target's, None where they are the same.
+    the target's, None where they are the same. last: no other target is left.
     """
 
     entry: Entry
@@ -24,13 +24,14 @@ class Asked(Struct, frozen=True, kw_only=True):
     call: Call
     source: bytes
     translation: Translation | None = None
+    last: bool = True
 
 
-def asked_of(entry: Entry, body: bytes, destination: Destination) -> Asked:
+def asked_of(entry: Entry, body: bytes, destination: Destination, *, last: bool = True) -> Asked:
     """What `destination` is asked for `entry` with its `body`; raises Untranslatable."""
     spoken, call = entry.endpoint.format, entry.call
     if not destination.format:
         sent = body if spoken is None else without_foreign_thoughts(spoken.name, body)
-        return Asked(entry=entry, destination=destination, body=sent, spoken=spoken, call=call, source=body)
+        return Asked(entry=entry, destination=destination, body=sent, spoken=spoken, call=call, source=body, last=last)
     there, sent, translation = translated(entry, body, destination)
-    return Asked(entry=there, destination=destination, body=sent, spoken=spoken, call=call, source=body, translation=translation)
+    return Asked(entry=there, destination=destination, body=sent, spoken=spoken, call=call, source=body, translation=translation, last=last)

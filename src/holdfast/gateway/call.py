@@ -24,10 +24,10 @@ from holdfast.gateway.gate import Admitted, Denied, killed, killed_in_stream, ki
 from holdfast.gateway.headers import retries_by_sdk
 from holdfast.gateway.hedging import Hedge
 from holdfast.gateway.identity import Caller
-from holdfast.gateway.options import Passthrough, Reply, ToolOptions
+from holdfast.gateway.options import Passthrough, Reply
 from holdfast.gateway.parts import Parts
 from holdfast.gateway.queueing import Queueing
-from holdfast.gateway.recovery import ONCE, Recovery, is_declined, may_fall_back
+from holdfast.gateway.recovery import Recovery, is_declined, may_fall_back
 from holdfast.gateway.routing import Destination
 from holdfast.gateway.target_attempt import TargetAttempt
 from holdfast.http.message import Request, Response
@@ -88,13 +88,6 @@ class GuardedCall:
         """Relay the request unread to one provider, at the configured price."""
         self._begin((destination,), allowed.price)
 
-    def start_tool(self, destination: Destination, tool: ToolOptions) -> None:
-        """Relay the request unread to a tool, once: nobody here knows whether it may be done twice."""
-        self._recovery = Recovery(ONCE)
-        if tool.timeout_ns is not None:
-            self._times = Times(self._times.began_ns, min(self._times.total_at_ns, self._times.began_ns + tool.timeout_ns))
-        self._begin((destination,), tool.price)
-
     def _begin(self, destinations: tuple[Destination | Reply, ...], price: int | None = None) -> None:
         arrival = self._identify(price)
         self._destinations = destinations
@@ -106,7 +99,7 @@ class GuardedCall:
             self._ending.refused(refusals.no_destination(self._call.model))
         elif (stop := loops.checked(self._parts, arrival)) is not None:
             self._ending.refused(stop)
-        elif self._parts.queue.waiting and self._is_held_back():
+        elif self._parts.queue.awaited and self._is_held_back():
             self._wait()
         else:
             self._admit()
@@ -138,7 +131,7 @@ class GuardedCall:
         asked = self._asked
         if asked is None or asked.destination is not destination:
             try:
-                self._asked = asked = asked_of(self._entry, self._body, destination)
+                self._asked = asked = asked_of(self._entry, self._body, destination, last=self._next is None)
             except Untranslatable as error:
                 self._pass_over(refusals.untranslatable(error, destination.label))
                 return
@@ -179,7 +172,7 @@ class GuardedCall:
         self._ending.served_by = asked.destination.label
         self._attempt = attempt = TargetAttempt(parts, asked, admitted, self)
         attempt.start(self._request, f"{self._call_id}-{self._at}")
-        if agent.hedge_after_ns is not None and self._attempt is attempt and not asked.destination.tool:  # else it has ended already
+        if agent.hedge_after_ns is not None and self._attempt is attempt:  # else it has ended already
             self._hedge = Hedge(parts, attempt, self._send_beside)
 
     def _send_beside(self, asked: Asked, admitted: Admitted) -> TargetAttempt:

@@ -30,10 +30,10 @@ class Delivery:
         self.own: list[tuple[bytes, bytes]] = []
         self.started = False
 
-    def start(self, status: int, headers: Headers, data: bytes) -> None:
-        """Begin to stream what comes."""
+    def start(self, status: int, headers: Headers, data: bytes, *, length: int | None = None) -> None:
+        """Begin to stream what comes; length: of all of it, where that is known."""
         self.started = True
-        self._response.start(status, downstream_headers(headers, encoded=self._format is None) + self.own)
+        self._response.start(status, downstream_headers(headers, encoded=self._format is None) + self.own, length)
         self.write(data)
 
     def end(self, held: bytes = b"") -> None:

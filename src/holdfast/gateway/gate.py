@@ -1,4 +1,5 @@
-"""What stands between a request and its attempt: it waits for its turn, then its worst case is reserved against every limit that applies.
+"""What stands between a request and its attempt: the circuit breakers of its target, the turn that it waits for, and the limits, against
+every one of which its worst case is reserved.
 
 One per gateway; the calls that wait here are known to the parts that make them wait.
 """
@@ -10,6 +11,7 @@ from msgspec import Struct
 
 from holdfast.errors import ConnectFailed, Withdrawn
 from holdfast.execution.attempt import AttemptResult
+from holdfast.execution.breakers import Breakers, Guarded, Passage
 from holdfast.execution.kill_switch import KillSwitch
 from holdfast.execution.limiter import LedgerUnavailable, Limiter, Reservation
 from holdfast.execution.turn import Excess, Turn
@@ -46,16 +48,18 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 
 class Admitted(Struct, frozen=True):
-    """The attempt may be made. turn: what it took of the rates, None where none is in its way. unchecked: why no limit was checked for it,
-    "" when all were."""
+    """The attempt may be made. passage: through its breakers. turn: what it took of the rates, None where none is in its way. unchecked:
+    why no limit was checked for it, "" when all were."""
 
     bounds: Bounds
     reservation: Reservation
+    passage: Passage
     turn: Turn | None = None
     unchecked: str = ""
 
     def cancel(self) -> None:
         """Give everything back: nothing was sent."""
+        self.passage.give_back()
         self.reservation.cancel()
         if self.turn is not None:
             self.turn.cancel()
@@ -76,13 +80,21 @@ class Gate:
     be asked. waiting: calls that wait for the ledger, also those whose client has left."""
 
     def __init__(
-        self, limiter: Limiter, limits: tuple[Limit, ...], turns: Turns, kill_switch: KillSwitch, *, allow_unchecked: bool = False
+        self,
+        limiter: Limiter,
+        limits: tuple[Limit, ...],
+        turns: Turns,
+        kill_switch: KillSwitch,
+        breakers: Breakers,
+        *,
+        allow_unchecked: bool = False,
     ) -> None:
         self.kills = kill_switch.kills
         self.waiting = 0
         self._limiter = limiter
         self._limits = limits
         self._turns = turns
+        self._breakers = breakers
         self._allow_unchecked = allow_unchecked
         self._turning: dict[int, Turn] = {}
 
@@ -91,15 +103,20 @@ class Gate:
 
         last: no other target follows. A call that waits for its turn holds no money.
         """
+        guarded = self._guarded(entry, destination)
+        kept = self._breakers.look(guarded)
+        if kept is not None:
+            done(Denied(refusals.circuit_open(kept)))
+            return
         values = _values(entry, destination)
         drawn = charges(self._limits + entry.agent.limits, values)
         found = _bounds(entry, destination, drawn)
         if isinstance(found, Refusal):
             done(Denied(found))
         elif self._turns.is_free(entry.agent, destination):
-            self._reserve((drawn, found, done), None)
+            self._reserve(_Then(drawn, found, done, guarded, entry.total_at_ns), None)
         else:
-            self._take_turn(entry, destination, values, (drawn, found, done), last)
+            self._take_turn(entry, destination, values, _Then(drawn, found, done, guarded, entry.total_at_ns), last)
 
     def leave(self, entry: Entry) -> None:
         """A call that may be waiting for its turn does not want it any more."""
@@ -112,8 +129,14 @@ class Gate:
         if not (entry.endpoint.free or destination.tool):
             self._turns.heard(destination, turn, status, headers)
 
-    def ended(self, entry: Entry, destination: Destination, turn: Turn | None, result: AttemptResult, cost: Cost) -> None:
-        """An attempt has: what it took of the rates is corrected by what it used."""
+    def available_in_ns(self, entry: Entry, destination: Destination) -> int | None:
+        """How long its breakers keep such a call away: 0: not at all, None: until a person says so. Looks at memory alone."""
+        return self._breakers.wait_ns(self._guarded(entry, destination))
+
+    def ended(self, entry: Entry, destination: Destination, admitted: Admitted, result: AttemptResult, cost: Cost) -> None:
+        """An attempt has: its breakers hear how, and what it took of the rates is corrected by what it used."""
+        turn = admitted.turn
+        self._breakers.ended(admitted.passage, result, entry.agent.timeouts.total_ns)
         if result.status and not result.committed:
             self.heard(entry, destination, turn, result.status, result.headers)
         if turn is None:
@@ -124,17 +147,15 @@ class Gate:
             self._turns.used(entry.call, destination, turn, cost.usage, free=cost.source == "free")
 
     def _reserve(self, then: "_Then", turn: Turn | None) -> None:
-        drawn, found, done = then
-
         def reserved(outcome: Reservation | LimitReached | LedgerUnavailable) -> None:
             self.waiting -= 1
-            done(self._outcome(found, outcome, turn))
+            then.done(self._outcome(then, outcome, turn))
 
         self.waiting += 1
-        self._limiter.reserve(drawn, found.ask, reserved)
+        self._limiter.reserve(then.drawn, then.found.ask, reserved)
 
     def _take_turn(self, entry: Entry, destination: Destination, values: dict[Scope, str], then: "_Then", last: bool) -> None:
-        done = then[2]
+        done = then.done
 
         def turned(turn: Turn | Excess) -> None:
             self._turning.pop(id(entry), None)
@@ -162,19 +183,41 @@ class Gate:
         if waiting is not None:
             self._turning[id(entry)] = waiting
 
-    def _outcome(self, found: Bounds, outcome: Reservation | LimitReached | LedgerUnavailable, turn: Turn | None) -> Admitted | Denied:
-        if isinstance(outcome, Reservation):
-            return Admitted(found, outcome, turn)
+    def _outcome(self, then: "_Then", outcome: Reservation | LimitReached | LedgerUnavailable, turn: Turn | None) -> Admitted | Denied:
+        unchecked = ""
         if self._allow_unchecked and isinstance(outcome, LedgerUnavailable) and not outcome.own:
-            return Admitted(found, Reservation(self._limiter, [], found.ask.most), turn, outcome.reason)
+            unchecked = outcome.reason
+            outcome = Reservation(self._limiter, [], then.found.ask.most)
+        denied: Denied
+        if isinstance(outcome, Reservation):
+            passage = self._breakers.enter(then.guarded, then.until_ns)  # last of all, for what is taken there nobody else can have
+            if isinstance(passage, Passage):
+                return Admitted(then.found, outcome, passage, turn, unchecked)
+            outcome.cancel()
+            denied = Denied(refusals.circuit_open(passage))
+        elif isinstance(outcome, LimitReached):
+            denied = Denied(refusals.limit_reached(outcome), outcome)  # what another target may cost can fit
+        else:
+            denied = Denied(refusals.ledger_unavailable(outcome.reason))
         if turn is not None:
             turn.cancel()
-        if isinstance(outcome, LimitReached):
-            return Denied(refusals.limit_reached(outcome), outcome)  # what another target may cost can fit
-        return Denied(refusals.ledger_unavailable(outcome.reason))
+        return denied
+
+    def _guarded(self, entry: Entry, destination: Destination) -> Guarded:
+        """What is free (token counts, lists of models) says nothing about a model, and needs none."""
+        provider = destination.provider
+        label = provider.name if entry.endpoint.free else destination.label
+        return self._breakers.of(label, provider.name, provider.key, provider.breaker)
 
 
-_Then = tuple[Charges, Bounds, Callable[[Admitted | Denied], None]]
+class _Then(Struct, frozen=True):
+    """How an admission goes on."""
+
+    drawn: Charges
+    found: Bounds
+    done: Callable[[Admitted | Denied], None]
+    guarded: Guarded
+    until_ns: int
 
 
 def killed_tool(killed: Mapping[str, Kill], result: AttemptResult, answer: Answer | None) -> Kill | None:

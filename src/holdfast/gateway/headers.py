@@ -23,12 +23,13 @@ _MOST_RETRIES = 100
 
 _OURS = b"x-holdfast-"
 _IDENTITY = (b"accept-encoding", b"identity")
+_GZIP = (b"accept-encoding", b"gzip")
 
 
-def upstream_headers(headers: Headers, credentials: Headers) -> list[tuple[bytes, bytes]]:
-    """What the provider gets of an agent's request."""
+def upstream_headers(headers: Headers, credentials: Headers, *, gzip: bool = False) -> list[tuple[bytes, bytes]]:
+    """What the provider gets of an agent's request; `gzip`: the answer may be compressed."""
     passed = [pair for pair in headers if pair[0] not in _NOT_UPSTREAM and pair[0] not in _CREDENTIALS and not pair[0].startswith(_OURS)]
-    passed.append(_IDENTITY)
+    passed.append(_GZIP if gzip else _IDENTITY)
     passed.extend(credentials)
     return passed
 

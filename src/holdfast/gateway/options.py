@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from holdfast.clock import SECOND
 from holdfast.execution.upstream import Origin
+from holdfast.policy.circuit_breaker import BreakerOptions
 from holdfast.policy.limit import Limit
 from holdfast.policy.loop_guard import LoopOptions
 from holdfast.policy.rate import Rate
@@ -13,17 +14,20 @@ from holdfast.policy.retry import RetryOptions
 from holdfast.policy.waiting_line import QueueOptions
 from holdfast.pricing import PriceList, matches
 from holdfast.providers import ProviderKind
+from holdfast.wire.mcp import Named
 
 UNRELEASED = "unreleased"
 """The release of an agent for which neither the operator nor the agent itself names one."""
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
-    """In nanoseconds. first_token: of a streamed call, from the beginning of an attempt to its first real token; an answer that is not
-    streamed has until `total`. idle: between two pieces of a stream. total: everything, retries and fallbacks too."""
+    """In nanoseconds. first_token: of a streamed call, from the beginning of an attempt to its first real token. answer: of any other, from
+    the beginning of an attempt to its end; None: half of what is left of `total` where another target is left, else all of it. idle:
+    between two pieces of a stream. total: everything, retries and fallbacks too."""
 
     connect_ns: int = 5 * SECOND
     first_token_ns: int = 60 * SECOND
+    answer_ns: int | None = None
     idle_ns: int = 60 * SECOND
     total_ns: int = 600 * SECOND
 
@@ -51,7 +55,8 @@ class ProviderOptions(Struct, frozen=True, kw_only=True):
     although the provider needs one, and the way out; its calls are refused with it. "" otherwise. hosted_tools: types of tools that the
     provider runs itself, with `*` as wildcard; the first that matches counts. formats: wire formats that it is spoken to in, in order of
     preference, calls in others being translated; empty: all of its families'. idempotency_header: in lower case, by which it tells two
-    requests of one call from two calls; "": it knows none.
+    requests of one call from two calls; "": it knows none. breaker: when calls to it, to one of its models or with its key are kept away,
+    None: never.
     """
 
     name: str
@@ -66,6 +71,7 @@ class ProviderOptions(Struct, frozen=True, kw_only=True):
     rates: tuple[Rate, ...] = ()
     formats: tuple[str, ...] = ()
     idempotency_header: str = ""
+    breaker: BreakerOptions | None = BreakerOptions()
 
     def hosted_tool(self, kind: str) -> HostedTool | None:
         """What a tool of this type may add to a call, None when nobody said."""
@@ -77,7 +83,10 @@ class ToolOptions(Struct, frozen=True, kw_only=True):
 
     prefix: of its paths. headers: that Holdfast sets, in place of the agent's of the same name. secrets: what of them nobody may see.
     error: why a secret is missing, and the way out; its calls are refused with it. "" otherwise. price: nano-dollars per call, None: not
-    known. timeout_ns: of a whole call, None: the agent's.
+    known. timeout_ns: of a whole call; connect_ns, idle_ns: see `Timeouts`; None: the agent's. first_byte_ns: from the end of a request to
+    the beginning of its answer, None: what is left of the whole. retries: of what may be done twice. repeatable: methods that may be,
+    beside those that change nothing. mcp: it is an MCP server, and these of its tools may be called; None: it is not. breaker: when
+    calls are kept away, None: never.
     """
 
     name: str
@@ -88,6 +97,13 @@ class ToolOptions(Struct, frozen=True, kw_only=True):
     error: str = ""
     price: int | None = None
     timeout_ns: int | None = None
+    breaker: BreakerOptions | None = BreakerOptions()
+    connect_ns: int | None = None
+    first_byte_ns: int | None = None
+    idle_ns: int | None = None
+    retries: RetryOptions = RetryOptions()
+    repeatable: frozenset[bytes] = frozenset()
+    mcp: Named | None = None
 
 
 class Target(Struct, frozen=True):

@@ -25,6 +25,9 @@ _UNAVAILABLE_STATUS = RETRYABLE_STATUS - {409}
 _UNAVAILABLE_KINDS = frozenset({"circuit_open", "provider_rate_limited"})
 """Refusals that say that a target may serve the call later."""
 
+_LOOK_AGAIN_NS = 5 * SECOND
+"""A person may close a breaker before its time, and to look costs nobody anything."""
+
 
 class Waiter(Protocol):
     """The call that waits."""
@@ -42,7 +45,7 @@ class Waiter(Protocol):
 class Queueing:
     """One call's waits, from its first failure for which the call itself is not to blame to its end."""
 
-    __slots__ = ("_attempts", "_entry", "_missed", "_parts", "_place", "_record", "_said", "_until_ns", "_waiter", "_why")
+    __slots__ = ("_attempts", "_entry", "_look_again", "_missed", "_parts", "_place", "_record", "_said", "_until_ns", "_waiter", "_why")
 
     def __init__(self, parts: Parts, entry: Entry, record: CallRecord, request: Request, waiter: Waiter) -> None:
         asked = request.header(b"x-holdfast-priority")
@@ -53,6 +56,7 @@ class Queueing:
         self._waiter = waiter
         self._place = Place(entry.agent.name, rank, len(request.body), parts.clock.monotonic_ns())
         self._missed: dict[str, int] = {}
+        self._look_again: dict[str, int] = {}
         self._attempts = 0
         self._why: ErrorType = "api_error"
         self._said = ""
@@ -69,7 +73,10 @@ class Queueing:
     def passed_over(self, refusal: Refusal, destination: Destination | Reply) -> None:
         """A target could not even be tried."""
         if refusal.kind in _UNAVAILABLE_KINDS and isinstance(destination, Destination):
-            self._missed[destination.label] = self._parts.clock.monotonic_ns() + (refusal.retry_after_s or 0) * SECOND
+            now = self._parts.clock.monotonic_ns()
+            self._missed[destination.label] = now + (refusal.retry_after_s or 0) * SECOND
+            if refusal.kind == "circuit_open":
+                self._look_again[destination.label] = now + _LOOK_AGAIN_NS
 
     def is_held_back(self, destinations: Sequence[Destination | Reply]) -> bool:
         """Whether others wait for all of them already: then the call is to wait behind them."""
@@ -88,7 +95,8 @@ class Queueing:
 
     def wait(self) -> None:
         """Only where it may; the waiter hears of the end, perhaps before this returns."""
-        missed, self._missed = self._missed, {}
+        missed = {label: min(until_ns, self._look_again.get(label, until_ns)) for label, until_ns in self._missed.items()}
+        self._missed, self._look_again = {}, {}
         self._until_ns = self._until()
         self._parts.queue.wait(self._place, missed, self._until_ns, self._over, tried=self._tried)
 

@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 from holdfast.clock import MILLISECOND, SECOND, Clock
 from holdfast.errors import ConnectionCut, GarbageReceived, TimedOut
 from holdfast.events import ApiCall, Context, Decision, Error, InteractionStarted, LimitRefusal
+from holdfast.events.api_call import ToolUse
 from holdfast.events.error import ErrorType, RecoveryAction, Severity
 from holdfast.execution.attempt import AttemptResult
 from holdfast.execution.recording import Recorder
@@ -81,6 +82,18 @@ class CallRecord:
 
     def attempt(self, result: AttemptResult, cost: Cost, served_by: str, sent: int, *, failed: bool) -> None:
         """One attempt at a provider; a failed one is followed by its `failure`."""
+        self._api_call(result, cost, f"{served_by} {self._subject.target_api}", sent, self.attempts + 1, None, failed=failed)
+
+    def tool_attempt(
+        self, result: AttemptResult, cost: Cost, target: str, sent: int, number: int, use: ToolUse | None, *, failed: bool
+    ) -> None:
+        """One attempt at a tool, or one of several calls that went out with the attempt of this `number`. target: it and what was asked of
+        it. A failed one is followed by its `failure` or `tool_error`."""
+        self._api_call(result, cost, target, sent, number, use, failed=failed)
+
+    def _api_call(
+        self, result: AttemptResult, cost: Cost, target: str, sent: int, number: int, use: ToolUse | None, *, failed: bool
+    ) -> None:
         who, subject = self._origin, self._subject
         self.attempts += 1
         self._recorder.append(
@@ -93,18 +106,19 @@ class CallRecord:
                 user_id=who.user,
                 interaction=who.interaction,
                 decision_id=subject.call_id if subject.format_name else "",
-                target_api=f"{served_by} {subject.target_api}",
+                target_api=target,
                 payload=subject.call.params if who.keep_content else Raw(b"{}"),
                 response_code=result.status,
                 latency_ms=(result.ended_ns - result.began_ns) // 1000 / 1000,
-                attempt=self.attempts,
-                retry_count=self.repeated + self.attempts - 1,
+                attempt=number,
+                retry_count=self.repeated + number - 1,
                 bytes_sent=sent,
                 bytes_received=result.received,
                 usage=cost.usage,
                 cost=cost.amount,
                 cost_source=cost.source,
                 error_id=f"{subject.call_id}.e{self._errors + 1}" if failed else "",
+                tool=use,
             )
         )
 
@@ -118,6 +132,10 @@ class CallRecord:
             severity="critical" if hopeless else "warning",
             detail=failure_detail(result),
         )
+
+    def tool_error(self, message: str, said: bytes, recovery: RecoveryAction = "none") -> None:
+        """A tool has failed, and says so."""
+        self._error("tool_error", message, severity="warning", recovery=recovery, detail=said[:_MAX_ERROR_TEXT].decode("utf-8", "replace"))
 
     def outrun(self, served_by: str) -> None:
         """The last attempt was given up because the one beside it answered."""
@@ -164,11 +182,15 @@ class CallRecord:
     def refusal(self, refusal: Refusal) -> None:
         """The call was denied before it cost anything."""
         kind: ErrorType = "parsing" if refusal.kind == "invalid_request" else "refused"
-        self._error(kind, refusal.message, recovery="refused", severity="warning")
+        recovery: RecoveryAction = "circuit_open" if refusal.kind == "circuit_open" else "refused"
+        self._error(kind, refusal.message, recovery=recovery, severity="warning")
 
     def loop(self, message: str, *, stopped: bool) -> None:
         """The agent goes round in circles; stopped: so the call is refused, else it goes on."""
+        before = self._last_error, self._last_recovery
         self._error("loop", message, recovery="loop_stopped" if stopped else "none", severity="warning")
+        if not stopped:
+            self._last_error, self._last_recovery = before  # the decision to come has not failed
 
     def _error(
         self, error_type: ErrorType, message: str, *, severity: Severity, recovery: RecoveryAction = "none", detail: str = ""

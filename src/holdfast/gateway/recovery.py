@@ -10,9 +10,6 @@ from holdfast.wire.call import Answer
 from holdfast.wire.declined import filtered, too_long
 from holdfast.wire.quota import retry_after_ns
 
-ONCE = RetryOptions(max=0)
-"""For what must not be done again."""
-
 
 class RetryAllowances:
     """The allowances of this process, one per agent and provider, which come from the configuration."""

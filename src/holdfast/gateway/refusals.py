@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from holdfast.clock import SECOND, to_iso
 from holdfast.errors import MalformedRequest, did_you_mean
+from holdfast.execution.breakers import KeptAway
 from holdfast.execution.turn import Excess
 from holdfast.money import to_usd
 from holdfast.policy.kill import Kill
@@ -56,6 +57,27 @@ def rate_exceeded(excess: Excess) -> Refusal:
         kind="provider_rate_limited" if rate is None else "rate_limit_reached",
         message=f"Refused by Holdfast, nothing was spent: the rate {described} {why}; send the call again in {after_s} s.",
         details={"rate": described, **figures, "retry_after_s": after_s},
+        retry_after_s=after_s,
+    )
+
+
+def circuit_open(kept: KeptAway) -> Refusal:
+    """503 for an open circuit breaker: which, since when, why, and when it may be probed."""
+    after_s = None if kept.retry_after_ns is None else max(1, -(-kept.retry_after_ns // SECOND))
+    state = {"open": "is open", "half_open": "is half-open and being probed", "isolated": "is held open"}[kept.state]
+    since = f" since {to_iso(kept.since)}" if kept.since else ""
+    again = f"`holdfast breaker reset {kept.name}` closes it" if after_s is None else f"send the call again in {after_s} s"
+    return Refusal(
+        status=503,
+        kind="circuit_open",
+        message=f"Refused by Holdfast, nothing was spent: the circuit breaker {kept.name} {state}{since}: {kept.reason}; {again}.",
+        details={
+            "breaker": kept.name,
+            "state": kept.state,
+            "since": to_iso(kept.since) if kept.since else None,
+            "reason": kept.reason,
+            "retry_after_s": after_s,
+        },
         retry_after_s=after_s,
     )
 
@@ -140,6 +162,24 @@ def websocket(api: str) -> Refusal:
     """What goes through a WebSocket could not be limited. On 426 Codex goes over to plain HTTP at once, on 404 after seven seconds."""
     message = f"Refused by Holdfast: {api} is served over plain HTTP only, without a WebSocket."
     return Refusal(status=426, kind="websocket", message=message)
+
+
+def tool_not_allowed(name: str, server: str) -> Refusal:
+    """A tool of an MCP server that the configuration keeps from agents."""
+    message = (
+        f"Refused by Holdfast: the tool {name[:128]!r} of {server} is not allowed (tools.{server}.allow and .deny in the configuration); "
+        "use one of those that tools/list offers."
+    )
+    return Refusal(status=403, kind="tool_not_allowed", message=message, details={"tool": name[:128], "server": server})
+
+
+def not_mcp(why: str) -> Refusal:
+    """A request that the endpoint of an MCP server has no use for, or that could get around what is checked."""
+    return Refusal(status=404, kind="unknown_path", message=f"Refused by Holdfast: {why}.")
+
+
+def header_mismatch(why: str) -> Refusal:
+    return Refusal(status=400, kind="header_mismatch", message=f"Refused by Holdfast: {why}.")
 
 
 def no_destination(model: str) -> Refusal:

@@ -150,7 +150,16 @@ def _destination_of_tool(tool: ToolOptions) -> Destination:
     label = f"tool/{tool.name}"
     kind = _ToolKind()
     return Destination(
-        ProviderOptions(name=label, kind=kind, origin=tool.origin, prefix=tool.prefix, key="", key_error=tool.error, prices=kind.prices),
+        ProviderOptions(
+            name=label,
+            kind=kind,
+            origin=tool.origin,
+            prefix=tool.prefix,
+            key="",
+            key_error=tool.error,
+            prices=kind.prices,
+            breaker=tool.breaker,
+        ),
         model="",
         label=label,
         credentials=tuple((name.encode(), value.encode()) for name, value in tool.headers),

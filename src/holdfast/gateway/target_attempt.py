@@ -73,7 +73,7 @@ class TargetAttempt:
                 body = wire_format.rewrite(body, call, rewrite)
         self.sent = len(body)
         outgoing = upstream_request(request, asked, body, self.withdrawn, idempotency_key)
-        options = attempt_options(entry)
+        options = attempt_options(entry, self._parts.clock.monotonic_ns(), last=asked.last)
         read_stream = None if wire_format is None else self._stream_reader
         self._attempt = attempt = Attempt(self._parts.upstream, outgoing, options, self._parts.clock, self, read_stream)
         attempt.start()
@@ -82,6 +82,7 @@ class TargetAttempt:
         """Drop it at once and settle what may have been generated; the owner hears nothing more."""
         attempt, self._attempt = self._attempt, None
         assert attempt is not None
+        self._admitted.passage.give_back()  # that it is dropped says nothing about its target
         result = attempt.cancel()
         result.error = ConnectionCut(why)
         heard, answer = answers_of(result, self.asked)
@@ -92,6 +93,7 @@ class TargetAttempt:
         if self._attempt is not None:
             self._attempt.cancel()
             self._attempt = None
+        self._admitted.passage.give_back()
         reservation = self._admitted.reservation
         reservation.settle(reservation.usd, reservation.tokens)
 
@@ -110,7 +112,7 @@ class TargetAttempt:
     def attempt_committed(self, status: int, headers: Headers, data: bytes) -> None:
         asked = self.asked
         self._parts.gate.heard(asked.entry, asked.destination, self._admitted.turn, status, headers)
-        if self._attempt is not None:
+        if self._parts.queue.awaited and self._attempt is not None:
             self._parts.queue.recovered(asked.destination.label, self._attempt.result.began_ns)
         self._owner.committed(self, status, headers, data)
 
@@ -123,7 +125,8 @@ class TargetAttempt:
             result.body = without_secret(result.body, self.asked.destination)
         heard, answer = answers_of(result, self.asked)
         cost = self._settle(result, heard)
-        report(self._parts, self.asked.destination.label, result, heard)
+        if self._parts.queue.awaited:
+            report(self._parts, self.asked.destination.label, result, heard)
         self._owner.ended(self, result, answer, cost)
 
     def attempt_broke(self, defect: Exception) -> None:
@@ -138,7 +141,7 @@ class TargetAttempt:
         else:
             cost = settlement(result, heard, admitted.bounds, reservation.usd, reservation.tokens)
             reservation.settle(cost.charged, cost.tokens)
-        self._parts.gate.ended(asked.entry, asked.destination, admitted.turn, result, cost)
+        self._parts.gate.ended(asked.entry, asked.destination, admitted, result, cost)
         return cost
 
     def _stream_reader(self) -> StreamReader:

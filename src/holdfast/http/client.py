@@ -10,10 +10,11 @@ from msgspec import Struct
 
 from holdfast.clock import SECOND, Clock, Timer
 from holdfast.errors import ConnectFailed, ConnectionCut, GarbageReceived, TimedOut, UpstreamError, Withdrawn
-from holdfast.execution.upstream import Exchange, Origin, Receiver, UpstreamRequest
+from holdfast.execution.upstream import BodySource, Exchange, Origin, Receiver, UpstreamRequest
 from holdfast.http.answers import AnswerParser
 from holdfast.http.head import JOINED_BYTES, render
 from holdfast.http.reading import ReadBuffer, ReadingProtocol
+from holdfast.http.sending import Sending
 
 _EYEBALLS_SECONDS = 0.25
 """Head start of one address family before the other is tried as well (RFC 8305, section 5)."""
@@ -61,14 +62,24 @@ class Client:
         if pool is None:
             pool = self._pools[request.origin] = _Pool(request.origin)
         call = _Call(self, request, receiver, _head(request, pool.host_line))
+        connection = self._kept(pool, request)
+        if connection is None:
+            self.connect(call)
+        else:
+            connection.begin(call)
+        return call
+
+    def _kept(self, pool: "_Pool", request: UpstreamRequest) -> "_Connection | None":
+        """A kept connection for the request; none that may have gone stale for what could not be sent once more."""
         idle = pool.idle
-        while idle:
+        if request.upload is not None:
+            return None
+        used_since_ns = self.now_ns() - _STALE_NS if request.once else 0
+        while idle and idle[-1].idle_since_ns >= used_since_ns:
             connection = idle.pop()
             if connection.usable():
-                connection.begin(call)
-                return call
-        self.connect(call)
-        return call
+                return connection
+        return None
 
     async def close(self) -> None:
         """Cut every connection; calls in progress fail."""
@@ -250,6 +261,7 @@ class _Connection(ReadingProtocol):
         self._begun_ns = 0
         self._fresh = True  # its first call has not ended
         self._started = False  # the answer's head was delivered
+        self._upload: Sending | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -261,6 +273,10 @@ class _Connection(ReadingProtocol):
         self._begun_ns = self._client.now_ns()
         self._parser.expect(call.request.method)
         call.connection = self
+        upload = call.request.upload
+        if upload is not None:
+            self._begin_upload(call, upload)
+            return
         body = call.request.body
         if len(body) <= JOINED_BYTES:
             self._transport.write(call.head + body)
@@ -269,6 +285,26 @@ class _Connection(ReadingProtocol):
             self._transport.write(body)
         if call.paused:
             self._transport.pause_reading()
+
+    def _begin_upload(self, call: _Call, upload: BodySource) -> None:
+        self._transport.write(call.head)
+        if call.paused:
+            self._transport.pause_reading()
+        self._upload = Sending(self._transport, upload)
+        upload.start(self._upload)
+
+    def pause_writing(self) -> None:
+        if self._upload is not None:
+            self._upload.pause()
+
+    def resume_writing(self) -> None:
+        if self._upload is not None:
+            self._upload.resume()
+
+    def _drop_upload(self) -> None:
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            upload.stop()
 
     def usable(self) -> bool:
         return not self._transport.is_closing()
@@ -281,6 +317,7 @@ class _Connection(ReadingProtocol):
 
     def drop(self) -> None:
         """Close at once; a call still in progress fails."""
+        self._drop_upload()
         self._transport.abort()
 
     def abandon(self) -> None:
@@ -311,12 +348,13 @@ class _Connection(ReadingProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         parser = self._parser
+        self._drop_upload()
         parser.release()
         self._client.lost(self)
         call, self._call = self._call, None
         if call is None:
             return
-        if parser.silent and not self._fresh and self._client.now_ns() - self._begun_ns < _STALE_NS:
+        if parser.silent and not (self._fresh or call.request.once) and self._client.now_ns() - self._begun_ns < _STALE_NS:
             call.again()
         elif parser.headed and not parser.framed and exc is None:
             call.ended = True
@@ -330,7 +368,9 @@ class _Connection(ReadingProtocol):
         call.connection = None
         self._call = None
         self._fresh = False
-        if error is None and self._parser.reusable() and self.usable():
+        upload = self._upload
+        if error is None and (upload is None or upload.ended) and self._parser.reusable() and self.usable():
+            self._upload = None
             if call.paused:
                 self._transport.resume_reading()
             self._client.keep(self)
@@ -340,9 +380,16 @@ class _Connection(ReadingProtocol):
 
 
 def _head(request: UpstreamRequest, host_line: bytes) -> bytes:
-    length = len(request.body)
-    framing = b"content-length: %d\r\n" % length if length or request.method in _ALWAYS_WITH_LENGTH else b""
+    if request.upload is not None:
+        framing = _upload_framing(request.upload)
+    else:
+        length = len(request.body)
+        framing = b"content-length: %d\r\n" % length if length or request.method in _ALWAYS_WITH_LENGTH else b""
     return render(b"%b %b HTTP/1.1\r\n" % (request.method, request.target), request.headers, host_line + framing)
+
+
+def _upload_framing(upload: BodySource) -> bytes:
+    return b"transfer-encoding: chunked\r\n" if upload.length is None else b"content-length: %d\r\n" % upload.length
 
 
 def _reason(error: Exception) -> str:

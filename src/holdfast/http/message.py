@@ -6,10 +6,12 @@ from typing import Protocol
 from msgspec import Struct
 
 from holdfast.execution.upstream import Headers
+from holdfast.http.upload import Upload
 
 
 class Request(Struct, kw_only=True):
-    """A complete request. `path` is the undecoded path, `query` what follows `?`, both as sent; `peer` the client's IP address."""
+    """A request, complete but for an `upload`. `path` is the undecoded path, `query` what follows `?`, both as sent; `peer` the client's
+    IP address. upload: the body of one that is relayed as it comes, where not all of it has come yet; `body` is empty then."""
 
     method: bytes
     path: bytes
@@ -17,6 +19,7 @@ class Request(Struct, kw_only=True):
     headers: list[tuple[bytes, bytes]]
     body: bytes
     peer: str
+    upload: Upload | None = None
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of this lower-case name."""
@@ -38,8 +41,8 @@ class Response(Protocol):
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer with its length."""
 
-    def start(self, status: int, headers: Headers) -> None:
-        """Begin a streamed answer (chunked; to an HTTP/1.0 client until close)."""
+    def start(self, status: int, headers: Headers, length: int | None = None) -> None:
+        """Begin a streamed answer: of `length` bytes where that is known, else chunked (to an HTTP/1.0 client until close)."""
 
     def write(self, data: bytes) -> None: ...
 

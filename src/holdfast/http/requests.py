@@ -1,6 +1,7 @@
 """Requests out of the bytes of one connection: llhttp, and the checks and limits that it leaves to its caller. No I/O, no clock."""
 
 import re
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import NoReturn
 
@@ -9,8 +10,15 @@ from msgspec import Struct
 
 from holdfast.clock import SECOND
 from holdfast.http.message import Request
+from holdfast.http.upload import MOST_HELD_BYTES, Upload
 
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+
+_RELAYED_METHODS = METHODS | frozenset(
+    b"ACL BIND CHECKOUT COPY LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MOVE NOTIFY PROPFIND PROPPATCH PURGE QUERY REBIND REPORT SEARCH "
+    b"SUBSCRIBE UNBIND UNLINK UNLOCK UNSUBSCRIBE".split()
+)
+"""All that llhttp knows but CONNECT, which is no request, and TRACE, which would show the agent the tool's own secrets."""
 
 _PIPELINED = 100
 """Requests kept from one read; the answer to the last closes the connection, and the client repeats the others (RFC 9112, 9.3.2)."""
@@ -44,6 +52,15 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
     write_buffer_bytes: int = 64 * 1024
 
 
+Relayed = Callable[[bytes], bool]
+"""Tells of a path whether its requests are relayed as they come: with methods of any kind, and a large body piece by piece."""
+
+
+def nothing(path: bytes) -> bool:
+    """A `Relayed` for a server that relays no path."""
+    return False
+
+
 class Bodies:
     """Counts the large request bodies that all connections of a server hold, up to `most` bytes."""
 
@@ -64,7 +81,7 @@ class Bodies:
 
 class Accepted(Struct, frozen=True):
     """A request to be served. keep_alive: what the client asked for; chunked: whether it understands the chunked coding (HTTP/1.1).
-    counted: bytes of its body that are to be given back to the server's `Bodies` once it is answered."""
+    counted: bytes of its body, or held for its upload at most, that are to be given back to the server's `Bodies` once it is answered."""
 
     request: Request
     keep_alive: bool
@@ -101,13 +118,15 @@ class RequestParser:
     Memory is bounded by the options' limits plus one read. The `on_*` methods are llhttp's callbacks.
     """
 
-    def __init__(self, options: ServerOptions, peer: str, bodies: Bodies | None = None) -> None:
+    def __init__(self, options: ServerOptions, peer: str, bodies: Bodies | None = None, relayed: Relayed = nothing) -> None:
         self.parsed: list[Accepted | Rejected] = []  # at most `_PIPELINED`; a deque would take 600 bytes of every connection
         self.stage = _BETWEEN
         self.expects_continue = False
         self._options = options
         self._max_head_bytes = options.max_header_bytes
         self._peer = peer
+        self._relayed = relayed
+        self._upload: Upload | None = None
         self._bodies = bodies or Bodies(options.max_bodies_bytes)
         self._counted = 0
         self._uncounted_bytes = min(_SMALL_BODY, options.max_body_bytes)
@@ -161,7 +180,7 @@ class RequestParser:
         if self._head_at_most > self._max_head_bytes:
             self._check_size()
         self._method = parser.get_method()
-        if self._method not in METHODS:
+        if self._method not in METHODS and not self._is_relayed_method():
             self._refuse(405, f"method {self._method.decode()} is not allowed")
         if parser.should_upgrade():
             return
@@ -172,16 +191,21 @@ class RequestParser:
             self._refuse(431, f"more than {self._options.max_headers} headers")
         self._chunked = version == "1.1"
         self._keep_alive = parser.should_keep_alive()
-        self._check_headers()
         target = _split(self._target, self._method)
         if target is None:
             self._refuse(400, "malformed request target")
         self._path, self._query = target
+        self._check_headers()
         self.stage = _BODY
         self._unproductive = 0
+        if self._upload is not None:
+            self._accept(b"")
 
     def on_body(self, data: bytes) -> None:
         self._unproductive = 0
+        if self._upload is not None:
+            self._upload.push(data)
+            return
         self._body_bytes += len(data)
         if self._body_bytes > self._uncounted_bytes:
             self._count_body()
@@ -193,20 +217,35 @@ class RequestParser:
     def on_message_complete(self) -> None:
         if self.stage is not _BODY:
             return  # an upgrade: `feed` reads this request again
+        if self._upload is None:
+            self._accept(self._whole_body())
+        else:
+            self._finish_upload(self._upload)
+        self.stage = _BETWEEN if self._keep_alive else _DONE
+        self.expects_continue = False
+        self._unproductive = 0
+
+    def _accept(self, body: bytes) -> None:
         request = Request(
             method=self._method,
             path=self._path,
             query=self._query,
             headers=self._headers,
-            body=self._whole_body(),
+            body=body,
             peer=self._peer,
+            upload=self._upload,
         )
-        keep_alive = self._keep_alive and len(self.parsed) < _PIPELINED - 1
-        self.parsed.append(Accepted(request, keep_alive, self._chunked, self._counted))
+        self._keep_alive = self._keep_alive and len(self.parsed) < _PIPELINED - 1
+        self.parsed.append(Accepted(request, self._keep_alive, self._chunked, self._counted))
         self._counted = 0
-        self.stage = _BETWEEN if keep_alive else _DONE
-        self.expects_continue = False
-        self._unproductive = 0
+
+    def _finish_upload(self, upload: Upload) -> None:
+        """One that came to its end before anybody knew of it is a body like any other."""
+        upload.finish()
+        self._upload = None
+        latest = self.parsed[-1] if self.parsed else None
+        if isinstance(latest, Accepted) and latest.request.upload is upload:
+            latest.request.upload, latest.request.body = None, upload.whole()
 
     def _count_body(self) -> None:
         if self._body_bytes > self._options.max_body_bytes:
@@ -216,6 +255,7 @@ class RequestParser:
         self._counted = self._body_bytes
 
     def _forget_body(self) -> None:
+        self._upload = None
         self._pieces.clear()
         self._body.clear()
         self._bodies.give_back(self._counted)
@@ -233,6 +273,7 @@ class RequestParser:
         self._path = b""
         self._query = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._upload = None
         self._pieces: list[bytes] = []
         self._body = bytearray()
         self._body_bytes = 0
@@ -295,14 +336,30 @@ class RequestParser:
         self._known_host = host
 
     def _check_framing(self, length: bytes | None, coding: bytes | None) -> None:
-        if length is not None and int(length) > self._options.max_body_bytes:
-            self._refuse(413, f"the body is larger than {self._options.max_body_bytes} bytes")
         if coding is None:
+            size = 0 if length is None else int(length)
+            if size > self._uncounted_bytes:
+                if self._relayed(self._path):
+                    self._begin_upload(size)
+                elif size > self._options.max_body_bytes:
+                    self._refuse(413, f"the body is larger than {self._options.max_body_bytes} bytes")
             return
         if not self._chunked:
             self._refuse(400, "Transfer-Encoding in an HTTP/1.0 request")
         if coding.lower() != b"chunked":
             self._refuse(501, "the only transfer coding known here is chunked")
+        if self._relayed(self._path):
+            self._begin_upload(None)
+
+    def _begin_upload(self, length: int | None) -> None:
+        if not self._bodies.take(MOST_HELD_BYTES):
+            self._refuse(503, "too many large requests at once: send it again in a moment")
+        self._counted = MOST_HELD_BYTES
+        self._upload = Upload(length)
+
+    def _is_relayed_method(self) -> bool:
+        target = _split(self._target, self._method)
+        return self._method in _RELAYED_METHODS and target is not None and self._relayed(target[0])
 
     def _refuse(self, status: int, reason: str) -> NoReturn:
         self._refusal = Rejected(status, reason)

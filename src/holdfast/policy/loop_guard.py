@@ -63,7 +63,8 @@ class Loop(Struct, frozen=True, kw_only=True):
 
 class _Line(Struct, eq=False):
     """A history as far as it was read. tools: hash of the tool schemas sent with it. length: its messages; mark: hash of their digests,
-    of so many bytes (size); last: of the last one as it came, ids included. root: size and mark when it was first seen."""
+    of so many bytes (size); last: of the last one as it came, ids included. root: size and mark up to the first word of
+    the user."""
 
     rounds: Rounds
     tools: int
@@ -87,7 +88,7 @@ class _Interaction(Struct):
 class LoopGuard:
     """Looks for loops in the calls of one process. Keeps something of at most `capacity` interactions, for an hour after the last call."""
 
-    def __init__(self, capacity: int = 4_000) -> None:
+    def __init__(self, capacity: int = 2_000) -> None:
         self._capacity = capacity
         self._known: OrderedDict[str, _Interaction] = OrderedDict()
 
@@ -138,7 +139,7 @@ class LoopGuard:
         length, digests, last = len(call.turns), b"".join([turn.digest for turn in call.turns]), hash(bytes(call.messages[-1]))
         line = _extended(known.lines, length, digests, last)
         if line is None:
-            line = _Line(Rounds(), hash(bytes(call.tools or b"")), root=(len(digests), hash(digests)))
+            line = _Line(Rounds(), hash(bytes(call.tools or b"")), root=_root(call))
             new = _taken_over(line, known.lines, digests, _messages(form, call, 0))
         else:
             known.lines.remove(line)  # to be the last
@@ -192,6 +193,12 @@ def _messages(form: str, call: Call, known: int) -> Messages:
     return [(len(raw), read(raw, turn.digest)) for raw, turn in zip(call.messages[known:], call.turns[known:], strict=True)]
 
 
+def _root(call: Call) -> tuple[int, int]:
+    first = next((at for at, turn in enumerate(call.turns) if turn.role == "user"), 0)
+    digests = b"".join([turn.digest for turn in call.turns[: first + 1]])
+    return len(digests), hash(digests)
+
+
 def _extended(lines: Sequence[_Line], length: int, digests: bytes, last: int) -> _Line | None:
     """The longest history that these messages begin with. One of equal length and meaning that ends with another id is not the same one
     again, but a window that slides over a loop."""
@@ -219,7 +226,8 @@ def _taken_over(line: _Line, lines: Sequence[_Line], digests: bytes, messages: M
     answers = sum(any(step.kind in ("text", "call") for step in steps) for _, steps in messages)
     size, mark = before.root
     most = 0 if hash(digests[:size]) == mark else _COMPACTED
-    if shared or answers > most or len(messages) >= before.length:
+    summed_up = any(before.rounds.is_news(step) for _, steps in messages for step in steps)
+    if shared or answers > most or not summed_up or len(messages) >= before.length:
         return messages
     line.rounds.take_over(before.rounds, loop=before.rounds.stale > 0, turns=before.rounds.turns >= _COMPACTED_AFTER)
     return [(size, [step for step in steps if step.kind != "user"]) for size, steps in messages]  # the summary: nobody has spoken

@@ -31,7 +31,7 @@ class _Round(NamedTuple):
 
     key: int
     names: str
-    marks: list[bytes]
+    marks: bytes
 
 
 class Rounds:
@@ -71,6 +71,7 @@ class Rounds:
             for step in steps:
                 self._take(step, polling)
         self._end_round(polling)
+        self._open.clear()  # what has no result by now will get none
 
     def answered(self, calls: Sequence[Step]) -> None:
         """The model called tools in an answer that no later history holds."""
@@ -83,7 +84,7 @@ class Rounds:
         self._results, self._returned, self.base = before._results, before._returned, before.base
         if loop:
             self.same, self._latest, self.stale, self.flat = before.same.copy(), before._latest.copy(), before.stale, before.flat
-            self._seen = b"".join([mark for found in self._latest for mark in found.marks])
+            self._seen = b"".join([found.marks for found in self._latest])
         if turns:
             self.answers, self.turns = before.answers, before.turns
 
@@ -96,6 +97,10 @@ class Rounds:
             if where >= 0 and where % _DIGEST == 0:
                 return at + 1, number < self._results - (len(self._returned) - where) // _DIGEST
         return 0, False
+
+    def is_news(self, step: Step) -> bool:
+        """Whether these are words that were not said here."""
+        return step.kind in ("user", "text") and step.key not in self._seen
 
     def _take(self, step: Step, polling: Collection[str]) -> None:
         if step.kind == "text" or step.kind == "call":
@@ -163,7 +168,7 @@ class Rounds:
             self._progress()
             self._seen = (self._seen + b"".join(new + news))[-_MOST_SEEN:]
         names = pairs[0][1] if len(pairs) == 1 else "+".join([name for _, name in pairs[:_MOST_CALLS]])[:_LONGEST_NAMES]
-        self._compare(_Round(hash(tuple(marks)), names, marks[:_MOST_CALLS] + results[:_MOST_CALLS]))
+        self._compare(_Round(hash(tuple(marks)), names, b"".join(marks[:_MOST_CALLS] + results[:_MOST_CALLS])))
 
     def _compare(self, found: _Round) -> None:
         """With the rounds before it; one that brings something new is like none of them."""

@@ -63,6 +63,12 @@ class SlowStart:
             self._probing = False
             self._next_ns = now_ns
 
+    def turned_away(self, now_ns: int, jitter: float) -> None:
+        """One that was let out was not let through by somebody else: that tells nothing about the thing, but nobody is to storm it."""
+        self._room = 0
+        self._probing = False
+        self._next_ns = now_ns + pause_ns(0, jitter)
+
     def answered(self, now_ns: int, began_ns: int) -> None:
         """It answers: somebody's call has seen so."""
         if began_ns < self._since_ns:
@@ -92,10 +98,10 @@ class SlowStart:
             self._close(now_ns, jitter)
 
     def cool_down(self, now_ns: int, until_ns: int) -> None:
-        """Nobody is to be let out before then."""
-        self.size = 0
-        self._probing = False
-        self._since_ns = now_ns
+        """Nobody is to be let out before then, unless somebody's call is answered."""
+        if self.size:
+            self.size = 0
+            self._since_ns = now_ns
         self.cooldown_ns = max(self.cooldown_ns, until_ns)
 
     def lift(self, now_ns: int) -> None:

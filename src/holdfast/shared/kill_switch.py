@@ -5,7 +5,6 @@ reads the file again when it has moved. What cannot be read stops everything.
 """
 
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from msgspec import Struct
 
 from holdfast.errors import StorageError
 from holdfast.policy.kill import NONE, Kill, Kills
+from holdfast.shared.durable import replace_file
 from holdfast.shared.memory import SharedMemory
 
 FILE = "kill.json"
@@ -142,23 +142,7 @@ def _identity(path: Path) -> _Identity:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Put a whole file in the place of another, on stable storage."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            written = 0
-            while written < len(content):
-                written += os.write(descriptor, content[written:])
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        partial.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(path, content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise StorageError(f"the kill switch {path} cannot be written ({error.strerror}): free space, or check whose it is") from error

@@ -8,6 +8,7 @@ import fcntl
 import mmap
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -47,8 +48,8 @@ class SharedMemory:
             raise
         fcntl.flock(self._file, fcntl.LOCK_UN)
         self.view = memoryview(self._map)[HEADER:]
-        self.lock = partial(fcntl.flock, self._file, fcntl.LOCK_EX)
-        self.unlock = partial(fcntl.flock, self._file, fcntl.LOCK_UN)
+        self.lock: Callable[[], None] = partial(fcntl.flock, self._file, fcntl.LOCK_EX)
+        self.unlock: Callable[[], None] = partial(fcntl.flock, self._file, fcntl.LOCK_UN)
 
     def locked(self, start: int, length: int) -> "Lock":
         """Keep other processes that lock any of these payload bytes out; a process that dies inside lets go. Hold it for microseconds."""

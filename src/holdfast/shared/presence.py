@@ -6,6 +6,7 @@ The lock tells the living from the dead without process ids, which are given out
 import fcntl
 import os
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -34,13 +35,16 @@ class Gateway(Struct, frozen=True, kw_only=True):
 
 
 class Present(Struct, frozen=True):
-    """A gateway that lives. confirmed: serial of the last state of the kill switch that it has carried out."""
+    """A gateway that lives. confirmed: serial of the last state of the kill switch that it has carried out. waiting: calls in its admission
+    queue by agent, as it told last."""
 
     gateway: Gateway
     confirmed: int
+    waiting: dict[str, int] = {}
 
 
 _decode = msgspec.json.Decoder(Gateway).decode
+_decode_waiting = msgspec.json.Decoder(dict[str, int]).decode
 
 
 class Presence:
@@ -56,7 +60,7 @@ class Presence:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX)  # before anybody can see it
-            os.write(self._file, b"%0*d\n" % (_DIGITS, 0) + msgspec.json.encode(gateway) + b"\n")
+            self._told_at = os.write(self._file, b"%0*d\n" % (_DIGITS, 0) + msgspec.json.encode(gateway) + b"\n")
             unfinished.replace(self._path)
         except OSError as error:
             with suppress(OSError):
@@ -70,6 +74,12 @@ class Presence:
     def confirm(self, serial: int) -> None:
         """Everything that the state of this serial asks for is done; raises OSError when that cannot be told."""
         os.pwrite(self._file, b"%0*d" % (_DIGITS, serial), 0)
+
+    def tell(self, waiting: Mapping[str, int]) -> None:
+        """How many calls of each agent wait in the admission queue; raises OSError when that cannot be told."""
+        told = msgspec.json.encode(waiting) + b"\n"
+        os.pwrite(self._file, told, self._told_at)
+        os.ftruncate(self._file, self._told_at + len(told))
 
     def close(self) -> None:
         self._path.unlink(missing_ok=True)
@@ -99,10 +109,17 @@ def _look(path: Path) -> Present | None:
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others may look at the same time
     except BlockingIOError:
-        serial, _, gateway = os.pread(file, 1 << 20, 0).partition(b"\n")
-        return Present(_decode(gateway), int(serial))
+        serial, gateway, *told = os.pread(file, 1 << 20, 0).split(b"\n")
+        return Present(_decode(gateway), int(serial), _waiting(told))
     else:
         path.unlink(missing_ok=True)
         return None
     finally:
         os.close(file)
+
+
+def _waiting(told: list[bytes]) -> dict[str, int]:
+    """Nobody where it was never told, or is being told right now."""
+    with suppress(msgspec.MsgspecError):
+        return _decode_waiting(told[0]) if told and told[0] else {}
+    return {}

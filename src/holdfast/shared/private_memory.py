@@ -1,5 +1,6 @@
 """Memory of one process in place of a file that several map: for a gateway in a test, and for a world that is simulated in one thread."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -9,6 +10,9 @@ class Memory(Protocol):
 
     view: memoryview
 
+    lock: Callable[[], None]
+    unlock: Callable[[], None]
+
     def locked(self, start: int, length: int) -> AbstractContextManager[None]: ...
 
     def close(self) -> None: ...
@@ -17,11 +21,16 @@ class Memory(Protocol):
 _NOBODY = nullcontext()
 
 
+def _nothing() -> None:
+    """Nobody else is there to be kept out."""
+
+
 class PrivateMemory:
     """`size` bytes, all zero, that nobody else sees."""
 
     def __init__(self, size: int) -> None:
         self.view = memoryview(bytearray(size))
+        self.lock = self.unlock = _nothing
 
     def locked(self, start: int, length: int) -> AbstractContextManager[None]:
         """Nobody else is there to be kept out."""

@@ -21,8 +21,8 @@ def request(method: str, target: str, body: object = None, headers: Mapping[str,
 class MemoryResponse:
     """A `holdfast.http.message.Response` that keeps what it is given.
 
-    status: 0 until the answer begins. writes: the pieces of the body as they came. ended: properly; aborted: cut. As a connection
-    does, it ignores calls after the end.
+    status: 0 until the answer begins. length: of a streamed one, where it was told. writes: the pieces of the body as they came. ended:
+    properly; aborted: cut. As a connection does, it ignores calls after the end.
     """
 
     def __init__(self) -> None:
@@ -31,6 +31,7 @@ class MemoryResponse:
         self.resuming: Callable[[], None] | None = None
         self.status = 0
         self.headers: Headers = ()
+        self.length: int | None = None
         self.writes: list[bytes] = []
         self.ended = False
         self.aborted = False
@@ -53,9 +54,9 @@ class MemoryResponse:
         self.write(body)
         self.end()
 
-    def start(self, status: int, headers: Headers) -> None:
+    def start(self, status: int, headers: Headers, length: int | None = None) -> None:
         if not self.over:
-            self.status, self.headers = status, headers
+            self.status, self.headers, self.length = status, headers, length
 
     def write(self, data: bytes) -> None:
         if not self.over and data:

@@ -10,18 +10,24 @@ from pathlib import Path
 from holdfast.assembly.data_plane import DataPlane, Hooks, Listen, open_data_plane
 from holdfast.clock import SECOND
 from holdfast.config import load
+from holdfast.config.jobs import JobsConfig
 from holdfast.gateway.options import GatewayOptions
 from holdfast.testing.simulated_provider import Address
 
 
 @contextmanager
-def gateway_in_thread(options: GatewayOptions, data_dir: Path, hooks: Hooks = Hooks()) -> Iterator[Address]:  # noqa: B008 - frozen
-    """Serves while the block runs; its end waits for calls in progress (at most a second) and leaves journal and ledger complete."""
+def gateway_in_thread(
+    options: GatewayOptions,
+    data_dir: Path,
+    hooks: Hooks = Hooks(),  # noqa: B008 - frozen
+    jobs: JobsConfig | None = None,
+) -> Iterator[Address]:
+    """Serves while the block runs; its end waits for what is in progress (at most a second) and leaves journal and ledger complete."""
     begun: Future[tuple[Address, asyncio.AbstractEventLoop]] = Future()
     stop = asyncio.Event()
 
     async def serve_until_stopped() -> None:
-        plane: DataPlane = await open_data_plane(options, data_dir, Listen(), hooks)
+        plane: DataPlane = await open_data_plane(options, data_dir, Listen(), hooks, jobs=jobs)
         begun.set_result((Address(plane.server.host, plane.server.port), asyncio.get_running_loop()))
         await stop.wait()
         await plane.close(SECOND)

@@ -1,5 +1,7 @@
 """An upstream without connections: it keeps what is sent to it, and answers when the test says so."""
 
+from collections.abc import Callable
+
 from holdfast.errors import UpstreamError
 from holdfast.execution.upstream import Headers, Receiver, UpstreamRequest
 
@@ -8,13 +10,17 @@ _EVENTS: Headers = ((b"content-type", b"text/event-stream"),)
 
 
 class MemoryExchange:
-    """A `holdfast.execution.upstream.Exchange` whose answer the test gives; after its end, or when cancelled, it says nothing more."""
+    """A `holdfast.execution.upstream.Exchange` whose answer the test gives; after its end, or when cancelled, it says nothing more.
+
+    left: while set, hears of the cancelling.
+    """
 
     def __init__(self, request: UpstreamRequest, receiver: Receiver) -> None:
         self.request = request
         self.cancelled = False
         self.paused = False
         self.over = False
+        self.left: Callable[[], None] | None = None
         self._receiver = receiver
 
     def pause(self) -> None:
@@ -24,8 +30,11 @@ class MemoryExchange:
         self.paused = False
 
     def cancel(self) -> None:
-        self.cancelled = self.cancelled or not self.over
-        self.over = True
+        if self.over:
+            return
+        self.cancelled = self.over = True
+        if self.left is not None:
+            self.left()
 
     def start(self, status: int = 200, headers: Headers = _EVENTS) -> None:
         """The head of an answer, by default of an event stream."""
@@ -63,11 +72,12 @@ class MemoryExchange:
 
 class MemoryUpstream:
     """A `holdfast.execution.upstream.Upstream`. exchanges: all that was sent, in order. refusing: while set, sending fails with it at
-    once, inside `send`, as the interface allows."""
+    once, inside `send`, as the interface allows. serving: while set, hears of each exchange, to answer it when `send` has returned."""
 
     def __init__(self) -> None:
         self.exchanges: list[MemoryExchange] = []
         self.refusing: UpstreamError | None = None
+        self.serving: Callable[[MemoryExchange], None] | None = None
 
     @property
     def latest(self) -> MemoryExchange:
@@ -78,4 +88,6 @@ class MemoryUpstream:
         self.exchanges.append(exchange)
         if self.refusing is not None:
             exchange.fail(self.refusing)
+        elif self.serving is not None:
+            self.serving(exchange)
         return exchange

@@ -17,13 +17,16 @@ from holdfast.testing.simulated_provider import chat, embeddings, messages, mode
 from holdfast.testing.simulated_provider.answer import Answer, Reply, Streamed, limited, stopped
 from holdfast.testing.simulated_provider.author import write
 from holdfast.testing.simulated_provider.behaviour import Behaviour, behaviour
+from holdfast.testing.simulated_provider.control import PATHS, Control
 from holdfast.testing.simulated_provider.delivery import StreamDelivery, WholeDelivery
 from holdfast.testing.simulated_provider.errors import JSON_HEADERS, error_body, error_headers, too_long
+from holdfast.testing.simulated_provider.faults import Faults
 from holdfast.testing.simulated_provider.prompt import Prompt
 from holdfast.testing.simulated_provider.rate import RequestRate
+from holdfast.testing.simulated_provider.requests import Requests
 from holdfast.testing.simulated_provider.responses_stream import streamed as responses_streamed
 from holdfast.testing.simulated_provider.script import Scripts
-from holdfast.testing.simulated_provider.stats import Stats
+from holdfast.testing.simulated_provider.stats import OpenCall, Stats
 from holdfast.wire.call import Family
 
 _KEPT_RESPONSES = 10_000
@@ -64,17 +67,20 @@ class SimulatedProvider:
     """A model provider that fails on demand; `application` is what an HTTP server serves.
 
     clock: paces streams. seed: of the calls that `sim-flaky-…` lets fail. scripts: what real agents are answered. key: the only one
-    accepted, "" accepts all. stats: what was served and billed so far.
+    accepted, "" accepts all. stats: what was served and billed so far. faults: what is switched on now. requests: the latest ones.
     """
 
     def __init__(self, *, clock: Clock | None = None, seed: int = 0, scripts: Scripts | None = None, key: str = "") -> None:
         self.stats = Stats()
         self._clock: Clock = clock or SystemClock()
+        self.faults = Faults()
+        self.requests = Requests(self._clock)
+        self._control = Control(self.faults, self.requests)
         self._random = Random(seed)  # noqa: S311 - which calls fail has to be repeatable, not secret
         self._scripts = scripts or Scripts()
         self._key = key.encode()
         self._replies = 0
-        self._rates: dict[str, RequestRate] = {}
+        self._rates: dict[tuple[str, int], RequestRate] = {}
         self._failed: Counter[tuple[str, str]] = Counter()
         self._past: OrderedDict[str, _Past] = OrderedDict()
 
@@ -85,6 +91,8 @@ class SimulatedProvider:
         family = endpoint.family if endpoint else _family(request)
         if path in {b"/", b"/stats"}:
             response.send(200, JSON_HEADERS, msgspec.json.encode(self.stats) if path == b"/stats" else b"{}")
+        elif path in PATHS:
+            self._control.answer(request, response)
         elif not self._admits(request):
             _refuse(response, family, 401, _KEY_REFUSED[family])
         elif endpoint and request.method == b"POST":
@@ -104,14 +112,14 @@ class SimulatedProvider:
         try:
             prompt = self._with_past(endpoint.read(request.body))
         except MalformedRequest as error:
-            self.stats.begin(_UNREADABLE).end("failed")
+            self._begin(request, _UNREADABLE).end("failed")
             _refuse(response, endpoint.family, 400, str(error), error.param)
             return
-        manner = behaviour(prompt.model)
-        call = self.stats.begin(prompt.model)
+        manner = self.faults.behaviour(prompt.model)
+        call = self._begin(request, prompt.model)
         headers: Headers = ()
         if manner.per_minute:
-            rate = self._rates.setdefault(prompt.model, RequestRate(manner.per_minute))
+            rate = self._rates.setdefault((prompt.model, manner.per_minute), RequestRate(manner.per_minute))
             wait_ns = rate.take(self._clock.monotonic_ns())
             headers = rate.headers(endpoint.family, self._clock.monotonic_ns(), self._clock.wall_ns())
             if wait_ns:
@@ -131,6 +139,11 @@ class SimulatedProvider:
             StreamDelivery(response, self._clock, self.stats, call, reply, manner, headers).begin(endpoint.streamed)
         else:
             WholeDelivery(response, self._clock, self.stats, call, reply, manner, headers).begin(endpoint.whole, endpoint.family)
+
+    def _begin(self, request: Request, model: str) -> OpenCall:
+        call = self.stats.begin(model)
+        call.ended = self.requests.arrived(request, model)
+        return call
 
     def _with_past(self, prompt: Prompt) -> Prompt:
         """The prompt with the history that its `previous_response_id` stands for, which is billed like any other."""

@@ -1,5 +1,6 @@
 """What the simulated provider served and billed, per model and in total."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -54,15 +55,16 @@ class Stats(Struct):
 
 
 class OpenCall:
-    """A call without an end yet."""
+    """A call without an end yet. ended: hears how it ended."""
 
-    __slots__ = ("_ended", "_streaming", "_tallies", "model")
+    __slots__ = ("_ended", "_streaming", "_tallies", "ended", "model")
 
     def __init__(self, model: str, tallies: tuple[Tally, Tally]) -> None:
         self.model = model
         self._tallies = tallies
         self._streaming = False
         self._ended = False
+        self.ended: Callable[[End], None] | None = None
         for tally in tallies:
             tally.calls += 1
             tally.open += 1
@@ -77,6 +79,8 @@ class OpenCall:
         if self._ended:
             return
         self._ended = True
+        if self.ended is not None:
+            self.ended(how)
         for tally in self._tallies:
             tally.open -= 1
             tally.open_streams -= self._streaming
