@@ -25,7 +25,8 @@ import programs
 from exchange import Lines
 
 RATE, WORKERS = 50, 2
-BEFORE_S, AFTER_S, SWITCH_S = 10.0, 15.0, 5.0
+BEFORE_S, AFTER_S, SWITCH_S = 10.0, 75.0, 5.0
+"""After it long enough for a breaker's longest cooldown, a minute, and a little more."""
 AGENTS = ("reserve", "reserve", "queue", "reserve", "reserve")
 _MODEL = "sim-slow-20"
 _PRICES = '{"*": {input_per_million: 1, output_per_million: 4}}'
