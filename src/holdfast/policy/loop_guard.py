@@ -19,6 +19,10 @@ LoopKind = Literal["same_call", "cycle", "no_new_result", "same_result", "max_tu
 
 _LINES = 4
 """Histories kept of one interaction: an agent and its sub-agents may share one."""
+_SHORTEST = 3
+"""Messages of a history that can hold a round: a question, a call and its result."""
+_KEEPS = "openai-responses"
+"""The format whose histories a provider may keep: a short one may be the beginning of a long one."""
 _UNUSED_NS = 3600 * 10**9
 _LEAST_GROWTH = 32 * 1024
 _LEAST_IDLE = 3
@@ -98,6 +102,8 @@ class LoopGuard:
         form: name of the wire format. now_ns: monotonic. The same history gives the same answer however often it comes.
         """
         if form not in READERS or not call.turns:
+            return None
+        if len(call.turns) < _SHORTEST and form != _KEEPS and interaction not in self._known:
             return None
         known = self._remembered(interaction, now_ns)
         rounds = self._kept(known, form, call, options) if call.conversation else self._resent(known, form, call, options)
