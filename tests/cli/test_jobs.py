@@ -62,6 +62,11 @@ def test_filters_and_json_are_for_scripts(files: JobFiles, holdfast: Holdfast) -
     assert (job["id"], job["status"], job["deadline"]) == ("019ab2c2-0000", "queued", "2026-01-01T01:00:00.000Z")
 
 
+def test_a_status_that_there_is_not_is_told_with_the_nearest_one(holdfast: Holdfast) -> None:
+    done = holdfast("jobs", "list", "--status", "faild")
+    assert done.returncode == 2 and 'did you mean "failed"?' in done.stderr
+
+
 def test_show_tells_what_was_answered(files: JobFiles, holdfast: Holdfast) -> None:
     done = holdfast("jobs", "show", "019ab2c0")
     assert "status: done" in done.stdout and '{"answer": "42"}' in done.stdout and "decision: 019ab2c9" in done.stdout

@@ -57,6 +57,7 @@ def test_a_secret_that_is_missing_is_a_warning_and_keeps_nothing_from_starting(t
         ("jobs: {deadlin: 1h}", 'jobs.deadlin: unknown key; did you mean "deadline"?'),
         ("webhooks: {crm: {secret: env:HOOK_SECRET}}", "webhooks.crm: needs a url"),
         ("webhooks: {crm: {url: 'https://a.example.com'}}", "webhooks.crm: needs a secret"),
+        ("webhooks: {crm: {url: 'https://a.example.com', secret: whsec_abc}}", "webhooks.crm.secret: not a secret reference"),
         ("webhooks: {crm: {url: 'http://a.example.com', secret: env:HOOK_SECRET}}", "webhooks.crm.url: http to a.example.com"),
         ("webhooks: {crm: {url: 'https://a.example.com', secret: env:WEAK}}", "webhooks.crm.secret: the secret env:WEAK must be 24 to 64"),
         ("webhooks: {'a b': {url: 'https://a.example.com', secret: env:HOOK_SECRET}}", "webhooks.a b: a name is made of"),

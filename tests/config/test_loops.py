@@ -51,7 +51,7 @@ def test_it_can_be_off_whole_or_in_parts(tmp_path: Path) -> None:
         ("{growth: 200}", 'loop_guard.growth: expected a percentage from 10% to 10000%, not "200"'),
         ("{warn_at: 0%}", 'loop_guard.warn_at: expected a percentage from 1% to 100%, not "0%"'),
         ("{warn_at: ٣%}", 'loop_guard.warn_at: expected a percentage from 1% to 100%, not "٣%"'),
-        ("{polling: wait}", "loop_guard.polling: expected a list"),
+        ("{polling: wait}", "loop_guard.polling: expected a list, such as [this, that]"),
         ("{polling: ['']}", "loop_guard.polling[1]: expected the name of a tool, of at most 64 characters"),
     ],
 )

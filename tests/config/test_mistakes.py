@@ -58,7 +58,27 @@ def errors(text: str, environment: dict[str, str] | None = None) -> list[str]:
             "limits: [{usd: 5, alert_at: 120%}]\n",
             'holdfast.yaml:1: limits[1].alert_at: expected a mark above zero and not above the limit, such as 80%, not "120%"',
         ),
-        ("limits: 5\n", "holdfast.yaml:1: limits: expected a list"),
+        ("limits: 5\n", "holdfast.yaml:1: limits: expected a list, such as [this, that]"),
+        (
+            "agents: {a: {hedge: {}}}\n",
+            "holdfast.yaml:1: agents.a.hedge: needs after, such as 8s: the silence after which a second attempt is made",
+        ),
+        ("agents: {a: {hedge: 8s}}\n", "holdfast.yaml:1: agents.a.hedge: expected a section with keys, such as {after: 8s}"),
+        ("agents: {a: {retries: 3}}\n", "holdfast.yaml:1: agents.a.retries: expected a section with keys, such as {max: 3}"),
+        (
+            "providers: {anthropic: {formats: []}}\n",
+            "holdfast.yaml:1: providers.anthropic.formats: names no format; leave it out, or name some of: anthropic-messages",
+        ),
+        (
+            "providers: {openai: {idempotency_header: true}}\n",
+            "holdfast.yaml:1: providers.openai.idempotency_header: expected the header by which the provider knows a repeated call, "
+            'such as Idempotency-Key, not "true"',
+        ),
+        (
+            "providers: {openai: {idempotency_header: Authorization}}\n",
+            "holdfast.yaml:1: providers.openai.idempotency_header: expected the header by which the provider knows a repeated call, "
+            'such as Idempotency-Key, not "Authorization"',
+        ),
         ("rates: [{per: minute}]\n", "holdfast.yaml:1: rates[1]: a rate needs either requests or tokens"),
         ("rates: [{requests: 5}]\n", "holdfast.yaml:1: rates[1]: needs per: second, minute or hour"),
         ("rates: [{requests: 5, per: day}]\n", 'holdfast.yaml:1: rates[1].per: unknown period "day"; known here: hour, minute, second'),

@@ -32,9 +32,10 @@ def test_calls_are_refused_unless_the_agent_wants_them_to_wait(tmp_path: Path, w
     assert config.warnings == ()
 
 
-def test_a_longest_wait_without_a_queue_is_pointed_out(tmp_path: Path) -> None:
-    (warning,) = loaded(tmp_path, "timeouts: {queue: 60s}").warnings
-    assert "agents.a.timeouts.queue: has no effect without on_unavailable: queue" in warning
+@pytest.mark.parametrize(("written", "key"), [("timeouts: {queue: 60s}", "timeouts.queue"), ("priority: high", "priority")])
+def test_what_only_a_queue_heeds_is_pointed_out_without_one(tmp_path: Path, written: str, key: str) -> None:
+    (warning,) = loaded(tmp_path, written).warnings
+    assert f"agents.a.{key}: has no effect without on_unavailable: queue" in warning
 
 
 def test_a_priority_that_is_none_is_an_error_with_the_nearest_one(tmp_path: Path) -> None:

@@ -141,13 +141,24 @@ def _ask_and_ignore(up, body: dict[str, object]) -> None:
         (("isolate", "openai/" + "m" * 300), 2, "longer than 256 characters"),
         (("reset",), 2, "name one breaker, or --all"),
         (("reset", "openai", "--all"), 2, "name one breaker, or --all"),
-        (("reset", "openai"), 1, "openai is not open; open now: none"),
+        (("reset", "openai"), 1, "the circuit breaker openai is not open; open now: none"),
     ],
 )
 def test_wrong_words_are_one_sentence(site, words: tuple[str, ...], code: int, said: str) -> None:
     done = site.command("breaker", *words)
     assert (done.code, done.out) == (code, "")
     assert said in done.err and done.err.count("\n") == 1
+
+
+def test_a_name_that_is_nearly_one_that_is_known_is_held_open_and_asked_about(site) -> None:
+    assert site.command("breaker", "isolate", "openai/gpt").code == 0
+    done = site.command("breaker", "isolate", "openai/gtp")
+    assert done.code == 0 and "did you mean openai/gpt?" in done.err
+
+
+def test_a_folder_in_which_nothing_was_counted_is_not_called_well(site) -> None:
+    done = site.command("breaker", "list")
+    assert (done.code, done.out) == (0, "") and "--data-dir names another place" in done.err
 
 
 def test_a_damaged_file_is_named_with_the_way_out(site) -> None:

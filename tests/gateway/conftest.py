@@ -80,7 +80,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def _each_format(upstream: Address) -> str:
     """A provider that speaks one format alone for each of them; agents that are served by it, or by its `sim-ok` after the two others."""
     base = f"kind: simulated, base_url: '{upstream.openai}'"
-    providers = "".join(f"  only-{target}: {{{base}, formats: [{target}]}}\n" for target in FORMATS)
+    providers = "".join(f"  only-{target}: {{{base}, formats: [{target}], breaker: off}}\n" for target in FORMATS)
     agents = "".join(f"  to-{target}: {{routes: {{'*': [only-{target}/*]}}, retries: {{max: 0}}}}\n" for target in FORMATS)
     for last in FORMATS:
         route = ", ".join([*(f"only-{other}/*" for other in FORMATS if other != last), f"only-{last}/sim-ok"])

@@ -49,6 +49,7 @@ def test_whichever_answers_first_serves_the_call_and_the_other_is_cancelled_and_
     assert attempts[1 - winner].cancelled
     assert reserved(world) == 0
     assert [call.cost_source for call in world.recorder.api_calls] == ["bound", "provider"], "nobody knows what the loser has cost"
+    assert [call.attempt for call in world.recorder.api_calls] == [2 - winner, 1 + winner], "numbered as they began, told as they ended"
     assert [error.recovery_action for error in world.recorder.errors] == ["hedged"]
     assert world.recorder.decisions[0].recovery_action == "hedged"
 

@@ -265,6 +265,12 @@ def test_another_path_needs_the_configurations_leave(gateway: Build) -> None:
     assert (response.status, told(response)["code"], world.upstream.exchanges) == (404, "unknown_path", [])
 
 
+@pytest.mark.parametrize("path", ["/tools", "/jobs"])
+def test_the_beginning_of_a_path_of_the_gateways_own_is_told_how_it_goes_on(gateway: Build, path: str) -> None:
+    message = str(told(gateway("").call("GET", path))["message"])
+    assert "/tools/NAME/" in message and "/jobs/ID" in message and "passthrough" not in message
+
+
 def test_an_allowed_path_is_relayed_as_it_is_recorded_and_priced(gateway: Build) -> None:
     world = gateway(
         "  open: {kind: compatible, base_url: 'http://127.0.0.1:9/v1', passthrough: [{path: '/v1/files*', price_per_call: 0.25}]}\n"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from holdfast.clock import SECOND
+from holdfast.clock import MILLISECOND, SECOND
 from holdfast.money import Nano, to_usd
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def local_time(wall_ns: int, form: str = "%m-%d %H:%M:%S") -> str:
 
 def duration(ns: int) -> str:
     """`850 ms`, `1.2 s`, `3 min 5 s`."""
-    if ns < SECOND:
+    if ns < SECOND - MILLISECOND // 2:
         return f"{ns / 1e6:.0f} ms"
     if ns < 60 * SECOND:
         return f"{ns / SECOND:.1f} s"

@@ -1,5 +1,6 @@
 """`holdfast breaker`: the circuit breakers; shown, held open, closed again, with or without a running gateway."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from holdfast.execution.circuit import Change
     from holdfast.policy.circuit_breaker import Isolation
 
-PLUGIN = typer.Typer(help="Circuit breakers: which targets are left alone, and why.", no_args_is_help=True)
+PLUGIN = typer.Typer(
+    help="Circuit breakers: which targets are left alone, and why.\n\n\b\nExample:\n  holdfast breaker list --all", no_args_is_help=True
+)
 
 _LONGEST_NAME = 256
 
@@ -57,14 +60,17 @@ def list_(
     """
     from holdfast.cli._output import Text, note, print_json, print_page
 
-    found = _breaker.look(data_dir(data))
+    folder = data_dir(data)
+    found = _breaker.look(folder)
     breakers = found.all if every else found.troubled
     if as_json:
         print_json(_breaker.record(shown) for shown in breakers)
     else:
         print_page(Text(_breaker.line(shown), "" if shown.state == "closed" else "yellow") for shown in breakers)
         if not breakers:
-            note("No call was counted yet." if every else "All circuit breakers are closed.")
+            note(
+                "All circuit breakers are closed." if found.all else f"No call was counted yet in {folder}; --data-dir names another place."
+            )
     if found.uncounted:
         note(f"holdfast: {found.uncounted} calls passed uncounted: more breakers were open than there is room for")
     if found.damage:
@@ -105,7 +111,9 @@ def isolate(
     change(folder, lambda isolations: isolations.with_isolation(wanted))
     recorded = _record(folder, [_isolated(wanted, before.get(wanted.name))], wanted.author, wanted.reason)
     if wanted.name not in before:
-        note(printable(f"No call of {wanted.name} has been counted yet; it is kept away all the same, if that is how it is written."))
+        nearest = get_close_matches(wanted.name, before, n=1)
+        meant = f"; did you mean {nearest[0]}?" if nearest else ", if that is how it is written."
+        note(printable(f"No call of {wanted.name} has been counted yet; it is kept away all the same{meant}"))
     if as_json:
         print_json([{"action": "isolate"} | _breaker.record(next(each for each in _breaker.look(folder).all if each.name == wanted.name))])
     else:
@@ -158,7 +166,7 @@ def _reset(folder: Path, name: str | None) -> "list[Change]":
 
     troubled = {shown.name: shown for shown in _breaker.look(folder).troubled}
     if name is not None and name not in troubled:
-        raise HoldfastError(f"{name} is not open; open now: {', '.join(troubled) or 'none'}")
+        raise HoldfastError(f"the circuit breaker {name} is not open; open now: {', '.join(troubled) or 'none'}")
     names = list(troubled) if name is None else [name]
     if name is None or troubled[name].state == "isolated":
         change(folder, lambda isolations: Isolations(each for each in isolations.active if each.name not in names), anew=name is None)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.cli._options import AsJson, ConfigUnread, DataDir, data_dir
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,13 +15,41 @@ if TYPE_CHECKING:
     from holdfast.policy.job import Job
     from holdfast.store.jobs import JobFiles
 
-PLUGIN = typer.Typer(help="Calls that are answered later (`Prefer: respond-async`).", no_args_is_help=True)
+PLUGIN = typer.Typer(
+    help="Calls that are answered later (`Prefer: respond-async`).\n\n\b\nExample:\n  holdfast jobs list --status failed",
+    no_args_is_help=True,
+)
 
-Identifier = Annotated[str, typer.Argument(metavar="ID", help="The job, or the first characters of its id.")]
+_STATUSES = ("queued", "running", "done", "failed", "cancelled")
+
+
+def _identifiers(context: typer.Context, incomplete: str) -> list[str]:
+    """For completion in a shell: the latest jobs."""
+    try:
+        files = _files(data_dir(context.params.get("data")))
+        jobs = () if files is None else islice(files.all(), 50)
+        return [job.submitted.id for job in jobs if job.submitted.id.startswith(incomplete)]
+    except (HoldfastError, OSError):  # whoever presses a key wants no message
+        return []
+
+
+def _statuses(incomplete: str) -> list[str]:
+    return [status for status in _STATUSES if status.startswith(incomplete)]
+
+
+Identifier = Annotated[
+    str, typer.Argument(metavar="ID", help="The job, or the first characters of its id.", autocompletion=_identifiers, show_default=False)
+]
 Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Show at most N.")]
 Status = Annotated[
     str,
-    typer.Option("--status", metavar="STATUS", help="Only those that are queued, running, done, failed or cancelled.", show_default=False),
+    typer.Option(
+        "--status",
+        metavar="STATUS",
+        help="Only those that are queued, running, done, failed or cancelled.",
+        autocompletion=_statuses,
+        show_default=False,
+    ),
 ]
 
 
@@ -37,6 +65,8 @@ def list_(status: Status = "", limit: Limit = 50, as_json: AsJson = False, data:
     from holdfast.cli._output import note, print_json
     from holdfast.policy.job import describe
 
+    if status and status not in _STATUSES:
+        raise UsageError(f"no job is ever '{status}'{did_you_mean(status, _STATUSES)}")
     where = data_dir(data)
     files = _files(where)
     jobs = [] if files is None else list(islice((job for job in files.all() if status in ("", job.status)), limit))

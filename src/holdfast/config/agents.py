@@ -40,7 +40,7 @@ def _agent(name: str, section: Section, providers: Mapping[str, ProviderOptions]
     for tag in section.items("tags"):
         tag.read(str)
     key = section.get("key")
-    timeouts = section.section("timeouts")
+    timeouts = section.section("timeouts", "{first_token: 20s}")
     agent = AgentOptions(
         name=name,
         key="" if key is None else _virtual_key(key, secrets),
@@ -50,9 +50,9 @@ def _agent(name: str, section: Section, providers: Mapping[str, ProviderOptions]
         rates=read_rates(section, "agent", name),
         queue=read_queue(section, timeouts),
         timeouts=_timeouts(timeouts),
-        retries=read_retries(section.section("retries")),
-        fallback=read_fallback(section.section("fallback")),
-        hedge_after_ns=read_hedge(section.section("hedge")),
+        retries=read_retries(section.section("retries", "{max: 3}")),
+        fallback=read_fallback(section.section("fallback", "{continue_streams: true}")),
+        hedge_after_ns=read_hedge(section),
         loop_guard=read_loop_guard(section),
         content=section.read("content", _content, "full"),
     )

@@ -124,19 +124,19 @@ class Value:
         if self.absent:
             return []
         if not isinstance(self._node, yaml.SequenceNode):
-            self.error("expected a list")
+            self.error("expected a list, such as [this, that]")
             return []
         return [
             Value(item, f"{self.path}[{position}]", item.start_mark.line + 1, self._problems)
             for position, item in enumerate(self._node.value, 1)
         ]
 
-    def section(self) -> "Section":
-        """The keys of a section; empty for anything else, which is an error."""
+    def section(self, example: str = "") -> "Section":
+        """The keys of a section; empty for anything else, which is an error. example: of such a section, for its message."""
         if isinstance(self._node, yaml.MappingNode):
             return Section(self.path, self.line, self._entries(self._node), self._problems)
         if not self.absent:
-            self.error("expected a section with keys")
+            self.error(f"expected a section with keys{f', such as {example}' if example else ''}")
         return Section(self.path, self.line, {}, self._problems, reported=not self.absent)
 
     def _entries(self, node: yaml.MappingNode) -> dict[str, "Value"]:
@@ -188,9 +188,10 @@ class Section:
         value = self.get(key)
         return [] if value is None else value.items()
 
-    def section(self, key: str) -> "Section":
+    def section(self, key: str, example: str = "") -> "Section":
+        """The keys of a section within this one. example: of it, for the message where there is something else."""
         value = self.get(key)
-        return Section(f"{self.path}.{key}".lstrip("."), self.line, {}, self.problems) if value is None else value.section()
+        return Section(f"{self.path}.{key}".lstrip("."), self.line, {}, self.problems) if value is None else value.section(example)
 
     def every(self) -> list[tuple[str, Value]]:
         """All keys, for sections whose keys are names that the user chose."""

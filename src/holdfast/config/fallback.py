@@ -25,10 +25,15 @@ def read_fallback(section: Section) -> FallbackOptions:
     return found
 
 
-def read_hedge(section: Section) -> int | None:
-    """The key `hedge`: the silence, in nanoseconds, after which a second attempt is made."""
+def read_hedge(agent: Section) -> int | None:
+    """The key `hedge`: the silence, in nanoseconds, after which a second attempt is made; None where nothing is said."""
+    if agent.get("hedge") is None:
+        return None
+    section = agent.section("hedge", "{after: 8s}")
     after_ns = section.read("after", duration_ns, None)
-    if section.get("after") is not None and after_ns == 0:
+    if section.get("after") is None:
+        section.error("needs after, such as 8s: the silence after which a second attempt is made")
+    elif after_ns == 0:
         section.error("expected some time, such as 2s: every call would be made twice")
     section.close()
     return after_ns

@@ -9,7 +9,7 @@ from holdfast.errors import SecretError
 from holdfast.gateway.job_webhook import Webhook
 from holdfast.policy.job import JobOptions
 from holdfast.policy.webhook import signing_key
-from holdfast.secrets import Secrets
+from holdfast.secrets import Secrets, parse
 
 _MOST_AT_ONCE = 1000
 
@@ -23,7 +23,7 @@ class JobsConfig(Struct, frozen=True, kw_only=True):
 
 def read_jobs(top: Section, secrets: Secrets) -> JobsConfig:
     """`jobs: {deadline: 1h, concurrency: 8, max: 10000, max_size: 1GiB, keep: 24h}`, `webhooks: {NAME: {url: …, secret: env:SECRET}}`."""
-    section, known = top.section("jobs"), JobOptions()
+    section, known = top.section("jobs", "{deadline: 1h}"), JobOptions()
     options = JobOptions(
         deadline_ns=section.read("deadline", duration_ns, known.deadline_ns),
         concurrency=section.read("concurrency", _concurrency, known.concurrency),
@@ -60,9 +60,19 @@ def _webhook(name: str, value: Value, secrets: Secrets) -> Webhook | None:
     return Webhook(name=name, origin=where.origin, target=where.path or "/", secret=key, error=error)
 
 
+def _reference(text: str) -> str:
+    try:
+        parse(text)
+    except SecretError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
 def _key(value: Value, secrets: Secrets) -> tuple[str, str]:
     """The key, or why there is none: a receiver that cannot be told now must not keep the gateway from starting."""
-    reference = value.read(str) or ""
+    reference = value.read(_reference)
+    if reference is None:
+        return "", ""
     try:
         secret = secrets.resolve(reference)
     except SecretError as error:

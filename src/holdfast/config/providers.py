@@ -20,6 +20,10 @@ from holdfast.providers import ProviderKind
 from holdfast.secrets import Secrets, parse
 
 DEFAULT_PROVIDERS = ("openai", "anthropic")
+_OTHER_HEADERS = frozenset(
+    {"authorization", "x-api-key", "api-key", "content-type", "content-encoding", "cookie", "true", "false", "yes", "on"}
+)
+"""What cannot be a provider's idempotency header: it carries something else, or is no header."""
 
 
 class Key(Struct, frozen=True):
@@ -101,7 +105,7 @@ def _entry(name: str, value: Value, secrets: Secrets, default: BreakerOptions | 
     hosted_tools = _hosted_tools(section.section("hosted_tools"))
     rates = read_rates(section, "provider", name)
     formats = _formats(section, kind)
-    idempotency_header = section.read("idempotency_header", header_name, "")
+    idempotency_header = section.read("idempotency_header", _idempotency_header, "")
     breaker = read_breaker(section, "breaker", default)
     section.close()
     if kind is None or (url is not None and where is None):
@@ -151,7 +155,21 @@ def _formats(section: Section, kind: ProviderKind | None) -> tuple[str, ...]:
             raise ValueError(f"no format of this kind of provider: {shown(text)}{did_you_mean(text, known)}")
         return text
 
-    return tuple(found for value in section.items("formats") if (found := value.read(of_kind)) is not None)
+    written = section.get("formats")
+    if written is None:
+        return ()
+    values = written.items()
+    if written.is_list and not values:
+        written.error(f"names no format; leave it out, or name some of: {', '.join(known)}")
+    return tuple(found for value in values if (found := value.read(of_kind)) is not None)
+
+
+def _idempotency_header(text: str) -> str:
+    """A header of its own: not one that carries the key, and not the `true` of somebody who took it for a switch."""
+    name = header_name(text)
+    if name in _OTHER_HEADERS:
+        raise ValueError(f"expected the header by which the provider knows a repeated call, such as Idempotency-Key, not {shown(text)}")
+    return name
 
 
 def _options(entry: Entry, key: Key) -> ProviderOptions:

@@ -13,9 +13,9 @@ def read_queue(section: Section, timeouts: Section) -> QueueOptions:
         longest_ns=timeouts.read("queue", duration_ns, None),
         priority=section.read("priority", _priority, "normal"),
     )
-    longest = timeouts.get("queue")
-    if longest is not None and not found.waits:
-        longest.warn("has no effect without on_unavailable: queue")
+    for value in (section.get("priority"), timeouts.get("queue")):
+        if value is not None and not found.waits:
+            value.warn("has no effect without on_unavailable: queue")
     return found
 
 

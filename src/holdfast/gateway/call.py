@@ -179,14 +179,14 @@ class GuardedCall:
         self._recovery.begins(parts.allowances.of(agent.name, provider.name, agent.retries.share))
         self._killed_tools = parts.gate.kills().tools
         self._ending.served_by = asked.destination.label
-        self._attempt = attempt = TargetAttempt(parts, asked, admitted, self)
+        self._attempt = attempt = TargetAttempt(parts, asked, admitted, self, self._record.attempts + 1)
         attempt.start(self._request, f"{self._call_id}-{self._at}")
         if agent.hedge_after_ns is not None and self._attempt is attempt:  # else it has ended already
             self._hedge = Hedge(parts, attempt, self._send_beside)
 
     def _send_beside(self, asked: Asked, admitted: Admitted) -> TargetAttempt:
         """A second attempt, which is not to be taken for a repetition of the first."""
-        attempt = TargetAttempt(self._parts, asked, admitted, self)
+        attempt = TargetAttempt(self._parts, asked, admitted, self, self._record.attempts + 2)
         attempt.start(self._request, f"{self._call_id}-{self._at}-hedge")
         return attempt
 
@@ -217,7 +217,7 @@ class GuardedCall:
         loser = None if hedge is None else hedge.close(attempt)
         if loser is not None:
             result, _, cost = loser.cancel("another attempt answered first")
-            self._record.attempt(result, cost, self._ending.served_by, loser.sent, failed=True)
+            self._record.attempt(result, cost, self._ending.served_by, loser.sent, loser.number, failed=True)
             self._record.outrun(self._ending.served_by)
 
     def ended(self, attempt: TargetAttempt, result: AttemptResult, answer: Answer | None, cost: Cost) -> None:
@@ -230,7 +230,7 @@ class GuardedCall:
             other = hedge.close(attempt)
             if other is not None:
                 self._attempt = other
-                self._record.attempt(result, cost, self._ending.served_by, attempt.sent, failed=True)
+                self._record.attempt(result, cost, self._ending.served_by, attempt.sent, attempt.number, failed=True)
                 self._record.failure(result, self._ending.served_by, "hedged")
                 return
         elif self._hedge is not None:
@@ -239,13 +239,13 @@ class GuardedCall:
         if isinstance(result.error, Withdrawn):
             self._admit()
         elif (kill := killed_tool(self._killed_tools, result, answer)) is not None:
-            self._record.attempt(result, cost, self._ending.served_by, attempt.sent, failed=True)
+            self._record.attempt(result, cost, self._ending.served_by, attempt.sent, attempt.number, failed=True)
             self._ending.stopped(answer, cost, result, refusals.tool_killed(kill))
         elif answer is None or not answered or (self._next is not None and self._declined(result, answer)):
-            self._record.attempt(result, cost, self._ending.served_by, attempt.sent, failed=True)
+            self._record.attempt(result, cost, self._ending.served_by, attempt.sent, attempt.number, failed=True)
             self._fail(result, answer, cost)
         else:
-            self._record.attempt(result, cost, self._ending.served_by, attempt.sent, failed=False)
+            self._record.attempt(result, cost, self._ending.served_by, attempt.sent, attempt.number, failed=False)
             self._ending.answered(result, answer, cost)
 
     def _declined(self, result: AttemptResult, answer: Answer) -> bool:
@@ -418,7 +418,7 @@ class GuardedCall:
             self._won(attempt)
         result, answer, cost = attempt.cancel(why)
         self._attempt = None
-        self._record.attempt(result, cost, self._ending.served_by, attempt.sent, failed=True)
+        self._record.attempt(result, cost, self._ending.served_by, attempt.sent, attempt.number, failed=True)
         return result, answer, cost
 
     def kills_changed(self) -> None:

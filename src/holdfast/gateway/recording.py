@@ -80,9 +80,9 @@ class CallRecord:
             )
         )
 
-    def attempt(self, result: AttemptResult, cost: Cost, served_by: str, sent: int, *, failed: bool) -> None:
-        """One attempt at a provider; a failed one is followed by its `failure`."""
-        self._api_call(result, cost, f"{served_by} {self._subject.target_api}", sent, self.attempts + 1, None, failed=failed)
+    def attempt(self, result: AttemptResult, cost: Cost, served_by: str, sent: int, number: int, *, failed: bool) -> None:
+        """One attempt at a provider; a failed one is followed by its `failure`. number: from 1; a hedged one may end before its elder."""
+        self._api_call(result, cost, f"{served_by} {self._subject.target_api}", sent, number, None, failed=failed)
 
     def tool_attempt(
         self, result: AttemptResult, cost: Cost, target: str, sent: int, number: int, use: ToolUse | None, *, failed: bool
@@ -139,7 +139,7 @@ class CallRecord:
 
     def outrun(self, served_by: str) -> None:
         """The last attempt was given up because the one beside it answered."""
-        self._error("cancelled", f"{served_by}: a hedged attempt answered first", severity="info", recovery="hedged")
+        self._error("cancelled", f"{served_by}: the attempt beside it answered first", severity="info", recovery="hedged")
 
     def passed_over(self, refusal: Refusal, *, canned: bool) -> None:
         """A target could not be tried; another one, or a canned reply, takes its place."""

@@ -143,7 +143,10 @@ def unknown_key() -> Refusal:
 
 def unknown_path(api: str) -> Refusal:
     """A path of a provider's API that nobody allowed: there is no route around the guard."""
-    message = f"Refused by Holdfast: {api} is not let through; add it to the provider's passthrough list to allow it."
+    way_out = "add it to the provider's passthrough list to allow it"
+    if api.partition(" ")[2] in ("/tools", "/jobs"):
+        way_out = "the gateway's own paths are /tools/NAME/… for the configured tools, and /jobs/ID for a job"
+    message = f"Refused by Holdfast: {api} is not let through; {way_out}."
     return Refusal(status=404, kind="unknown_path", message=message)
 
 

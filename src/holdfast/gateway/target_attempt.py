@@ -37,13 +37,14 @@ class Owner(Protocol):
 class TargetAttempt:
     """Settles itself, however it ends, and tells its owner; what becomes of the call is the owner's to decide.
 
-    rewrite: what was changed of the body. sent: bytes of it.
+    number: which one of its call's, from 1, in the order in which they began. rewrite: what was changed of the body. sent: bytes of it.
     """
 
-    __slots__ = ("__weakref__", "_admitted", "_attempt", "_owner", "_parts", "asked", "rewrite", "sent")
+    __slots__ = ("__weakref__", "_admitted", "_attempt", "_owner", "_parts", "asked", "number", "rewrite", "sent")
 
-    def __init__(self, parts: Parts, asked: Asked, admitted: Admitted, owner: Owner) -> None:
+    def __init__(self, parts: Parts, asked: Asked, admitted: Admitted, owner: Owner, number: int) -> None:
         self.asked = asked
+        self.number = number
         self.rewrite = _AS_SENT
         self.sent = 0
         self._parts = parts
