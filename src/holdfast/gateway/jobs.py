@@ -36,7 +36,7 @@ CENSUS_NS = 10 * SECOND
 
 _NOT_KEPT = frozenset(
     {b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"cookie", b"prefer", b"host", b"content-length", b"connection"}
-    | {b"transfer-encoding", b"expect", b"x-holdfast-webhook"}
+    | {b"transfer-encoding", b"expect", b"x-holdfast-webhook", b"proxy-authorization"}
 )
 """Keys do not lie about in files; whose job it is was found out already."""
 
