@@ -157,7 +157,9 @@ class ToolCall:
         self._recovery.begins(parts.allowances.of(agent.name, self._destination.label, tool.retries.share))
         self._answer.own = own_headers(self._destination.label, self._tries, "", self._entry.origin.interaction, None, None)
         connect_ns = timeouts.connect_ns if tool.connect_ns is None else tool.connect_ns
-        outgoing = tool_request(self._request, self._destination, self._traffic, connect_ns, self._withdrawn)
+        outgoing = tool_request(
+            self._request, self._destination, self._traffic, connect_ns, self._withdrawn, once=not self._may_repeat(reached=True)
+        )
         endless = self._traffic.endless
         idle_ns = timeouts.idle_ns if tool.idle_ns is None else tool.idle_ns
         options = RelayOptions(
@@ -193,8 +195,6 @@ class ToolCall:
             self._answer.complete(result)
         except MalformedAnswer as error:
             result.error = GarbageReceived(str(error))
-        for each in self._granted:
-            each.passage.give_back()  # the client's leaving says nothing about the tool
         costs = self._settle(result)
         if isinstance(result.error, Withdrawn):
             self._admit()
@@ -248,16 +248,18 @@ class ToolCall:
             self._end()
             self._answer.failed(result, self._destination.label, retried=self._recovery.made > 0)
 
-    def _retry_in_ns(self, result: AttemptResult) -> int | None:
+    def _may_repeat(self, *, reached: bool) -> bool:
         upload = self._traffic.upload
-        repeatable = may_repeat(
+        return may_repeat(
             self._request.method,
             self._tool.repeatable,
             keyed=self._tool.mcp is None and self._request.header(b"idempotency-key") is not None,
-            reached=not isinstance(result.error, ConnectFailed),
+            reached=reached,
             kept=self._tool.mcp is None and (upload is None or not upload.started),
         )
-        if not repeatable or self._traffic.endless:
+
+    def _retry_in_ns(self, result: AttemptResult) -> int | None:
+        if not self._may_repeat(reached=not isinstance(result.error, ConnectFailed)) or self._traffic.endless:
             return None
         left_ns = self._total_at_ns - self._parts.clock.monotonic_ns()
         return self._recovery.retry_in_ns(result, left_ns, self._parts.clock, self._parts.uniform(), last=True)
@@ -327,6 +329,8 @@ class ToolCall:
         result, cut = relay.cancel(), not self._traffic.satisfied
         if cut:
             result.error = ConnectionCut(why)
+        for each in self._granted:
+            each.passage.give_back()  # the client's leaving says nothing about the tool
         costs = self._settle(result)
         for at, part in enumerate(self._traffic.parts(result)):
             cost = costs[at] if at < len(costs) else _FREE
