@@ -145,6 +145,7 @@ def test_an_mcp_server_is_read_with_its_lists() -> None:
         ("allow: [x]", "write mcp: true beside it"),
         ("deny: [x]", "write mcp: true beside it"),
         ("mcp: true, allow: ['']", "expected the name of a tool"),
+        ("mcp: true, allow: ", "to allow no tool"),
     ],
 )
 def test_a_mistake_is_named_with_the_way_out(text: str, told: str) -> None:

@@ -57,13 +57,13 @@ def look(gateway: MemoryGateway, path: str) -> Any:
 def test_a_call_that_asks_to_be_answered_later_is_taken_before_anything_is_sent_or_spent(world: World, tmp_path: Path) -> None:
     gateway = world()
     gateway.upstream.refusing = ConnectFailed("down")
-    taken = gateway.call("POST", CHAT, QUESTION, LATER | {"authorization": "Bearer sk-virtual"})
+    taken = gateway.call("POST", CHAT, QUESTION, LATER | {"authorization": "Bearer sk-virtual", "proxy-authorization": "Basic cHJveHk="})
     assert (taken.status, header(taken, "preference-applied"), header(taken, "retry-after")) == (202, "respond-async", "1")
     job = taken.json()
     assert isinstance(job, dict)
     assert (job["status"], job["location"]) == ("queued", header(taken, "location")) == ("queued", f"/jobs/{job['id']}")
     (file,) = (tmp_path / "data" / "jobs").rglob("*.ndjson")
-    assert b"sk-virtual" not in file.read_bytes()
+    assert b"sk-virtual" not in file.read_bytes() and b"cHJveHk=" not in file.read_bytes()
     assert file.stat().st_mode & 0o77 == 0
 
 

@@ -11,6 +11,7 @@ import pytest
 from holdfast.clock import SECOND
 from holdfast.config import load
 from holdfast.errors import ConnectFailed, ConnectionCut
+from holdfast.gateway.masking import masked
 from holdfast.policy.limit import Limit
 from holdfast.testing import MemoryResponse, request
 from holdfast.testing.memory_gateway import MemoryGateway
@@ -349,3 +350,14 @@ def test_a_client_that_leaves_stops_the_tool(world: Build) -> None:
     gateway.call("GET", "/tools/crm/x").leave()
     assert gateway.upstream.latest.cancelled
     assert [error.error_type for error in gateway.recorder.errors] == ["cancelled"]
+
+
+def test_headers_that_are_for_one_hop_only_do_not_pass_and_take_no_credential_with_them(world: Build) -> None:
+    gateway = world()
+    gateway.call("GET", "/tools/crm/x", headers={"connection": "close, X-Hop,authorization", "x-hop": "1", "x-other": "2"})
+    sent = dict(gateway.upstream.latest.request.headers)
+    assert b"x-hop" not in sent and sent[b"x-other"] == b"2" and sent[b"authorization"] == b"Bearer crm-secret"
+
+
+def test_of_two_secrets_one_of_which_begins_with_the_other_nothing_is_left() -> None:
+    assert masked(b"key abc-longer, key abc", [b"abc", b"abc-longer"]) == b"key ***, key ***"

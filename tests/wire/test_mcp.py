@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import MalformedAnswer, MalformedRequest
-from holdfast.wire.mcp import MAX_BATCH, AnswerReader, Named, error_replies, header_mismatch, read_posted
+from holdfast.wire.mcp import MAX_BATCH, MAX_NAME, AnswerReader, Named, error_replies, header_mismatch, read_posted
 from holdfast.wire.mcp_stream import McpStream
 
 CALL = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "add", "arguments": {"a": 1}, "_meta": {"progressToken": 3}}}
@@ -231,3 +231,24 @@ def test_what_cannot_be_read_ends_a_guarded_stream_and_passes_in_another() -> No
     for event in (b"data: no json\n\n", odd, b"data: " + b"x" * (17 << 20)):
         with pytest.raises(MalformedAnswer):
             McpStream(AnswerReader(lambda _: False), guarded=True).feed(event)
+
+
+def test_a_byte_order_mark_does_not_bring_a_list_past_the_filter() -> None:
+    stream = McpStream(AnswerReader(lambda name: name != "delete_all"), guarded=True)
+    passed = stream.feed(b"\xef\xbb\xbfdata: " + encoded(LIST) + b"\n\n")
+    assert b"delete_all" not in passed and b'{"name": "add"}' in passed
+
+
+@pytest.mark.parametrize("method", ["TOOLS/CALL", "tools/call ", "\ttools/Call"])
+def test_a_method_that_a_careless_server_takes_for_a_call_of_a_tool_is_refused(method: str) -> None:
+    with pytest.raises(MalformedRequest, match="some servers read the method"):
+        read_posted(encoded(CALL | {"method": method}))
+
+
+def test_names_without_end_are_refused() -> None:
+    longest, longer = "n" * MAX_NAME, "n" * (MAX_NAME + 1)
+    assert read_posted(encoded(CALL | {"params": {"name": longest}})).calls[0].name == longest
+    assert read_posted(encoded({"id": 1, "method": "resources/read", "params": {"uri": longer}})).messages[0].name == longer
+    for message in (CALL | {"params": {"name": longer}}, CALL | {"method": longer}):
+        with pytest.raises(MalformedRequest, match=str(MAX_NAME)):
+            read_posted(encoded(message))

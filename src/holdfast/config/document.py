@@ -178,6 +178,11 @@ class Section:
         value = self._entries.get(key)
         return None if value is None or value.absent else value
 
+    def blank(self, key: str) -> Value | None:
+        """A key that is written, with nothing after it."""
+        value = self._entries.get(key)
+        return value if value is not None and value.absent else None
+
     def read(self, key: str, parse: Callable[[str], T], default: T) -> T:
         """What `parse` makes of the key's text; `default` where it is not written (or wrong, which is reported)."""
         value = self.get(key)

@@ -55,6 +55,9 @@ def read_mcp(section: Section) -> Named | None:
     for value in (allow, deny):
         if value is not None and not is_mcp:
             value.error("lists the tools of an MCP server: write mcp: true beside it")
+    blank = section.blank("allow")
+    if blank is not None:  # a list whose last item was taken out must not let everything through
+        blank.error("lists nothing: write [] to allow no tool, or leave the key out to allow all")
     if not is_mcp:
         return None
     return Named(None if allow is None else _patterns(allow), () if deny is None else _patterns(deny))

@@ -41,6 +41,11 @@ def not_ended(status: str, after_s: int) -> Refusal:
     return Refusal(status=409, kind="job_not_ended", message=message, details={"status": status}, retry_after_s=after_s)
 
 
+def too_many_readers() -> Refusal:
+    message = "Too many long answers of jobs are being fetched at once; ask for it again in a moment."
+    return Refusal(status=503, kind="job_readers_busy", message=message, retry_after_s=5)
+
+
 def cancelled() -> Refusal:
     return Refusal(status=410, kind="job_cancelled", message="The job was cancelled before it was tried; there is no answer.")
 

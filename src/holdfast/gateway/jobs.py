@@ -18,6 +18,7 @@ from holdfast.gateway.delivery import Delivery
 from holdfast.gateway.endpoints import Endpoint, unread
 from holdfast.gateway.gate import Entry, killed
 from holdfast.gateway.identity import Caller
+from holdfast.gateway.job_answers import JobAnswers
 from holdfast.gateway.job_webhook import Webhook
 from holdfast.gateway.job_worker import JobWorker
 from holdfast.gateway.parts import Parts
@@ -36,7 +37,7 @@ CENSUS_NS = 10 * SECOND
 
 _NOT_KEPT = frozenset(
     {b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"cookie", b"prefer", b"host", b"content-length", b"connection"}
-    | {b"transfer-encoding", b"expect", b"x-holdfast-webhook"}
+    | {b"transfer-encoding", b"expect", b"x-holdfast-webhook", b"proxy-authorization"}
 )
 """Keys do not lie about in files; whose job it is was found out already."""
 
@@ -64,6 +65,7 @@ class Jobs:
         self.worker = JobWorker(parts, files, background, options, webhooks, in_journal)
         self._parts = parts
         self._clock = parts.clock
+        self._answers = JobAnswers(parts.clock)
         self._files = files
         self._background = background
         self._options = options
@@ -207,7 +209,9 @@ class Jobs:
             kept = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answered.headers if name not in _NOT_OF_THE_ANSWER]
             if answered.status >= 400:
                 kept.append((b"x-should-retry", b"false"))
-            visit.response.send(answered.status, [*kept, (b"x-holdfast-job", job.submitted.id.encode("ascii"))], answered.body)
+            kept.append((b"x-holdfast-job", job.submitted.id.encode("ascii")))
+            if not self._answers.send(visit.response, answered.status, kept, answered.body):
+                visit.delivery.refusal(job_refusals.too_many_readers())
         elif job.cancelled is not None:
             visit.delivery.refusal(job_refusals.cancelled())
         else:

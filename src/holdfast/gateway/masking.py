@@ -12,7 +12,8 @@ _MOST_INFLATED = 16 * 1024 * 1024
 
 
 def masked(data: bytes, secrets: Sequence[bytes]) -> bytes:
-    for secret in secrets:
+    """Longer secrets first: one that begins with another would leave its end behind."""
+    for secret in sorted(secrets, key=len, reverse=True):
         data = data.replace(secret, _MASK)
     return data
 

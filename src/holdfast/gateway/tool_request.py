@@ -25,7 +25,7 @@ def tool_request(
     if not (destination.prefix or path):
         path = b"/"
     own = {name for name, _ in destination.credentials}
-    headers = traffic.headers([pair for pair in request.headers if pair[0] not in own])
+    headers = traffic.headers([pair for pair in end_to_end(request.headers) if pair[0] not in own])
     return UpstreamRequest(
         origin=destination.provider.origin,
         method=request.method,
@@ -37,6 +37,12 @@ def tool_request(
         once=once,
         withdrawn=withdrawn,
     )
+
+
+def end_to_end(headers: Headers) -> Headers:
+    """The same without those that `Connection` says are for this hop only (RFC 9110, section 7.6.1)."""
+    nominated = {option.strip().lower() for name, value in headers if name == b"connection" for option in value.split(b",")}
+    return [pair for pair in headers if pair[0] not in nominated] if nominated else headers
 
 
 def returned_headers(headers: Headers, destination: Destination) -> Headers:

@@ -16,6 +16,9 @@ from holdfast.wire.request_body import Fields, check_names, checked, read_fields
 MAX_BATCH = 64
 """Messages in one array, which the revision 2025-03-26 allows."""
 
+MAX_NAME = 1024
+"""Characters of a method, or of a tool's name, which the specification bounds at 128: it is matched against patterns, and recorded."""
+
 REFUSED = -32050
 """JSON-RPC error code of a refusal, from the range that is left to implementations."""
 
@@ -109,19 +112,30 @@ def _message(raw: bytes) -> tuple[Message, bytes]:
             raise MalformedRequest("A JSON-RPC message has a method, a result or an error.", "method")
         return Message("", known), _encode(fields)
     method = checked(_text_of, fields["method"], "method")
-    if not method:
-        raise MalformedRequest("The method of a JSON-RPC message has a name.", "method")
+    if not 0 < len(method) <= MAX_NAME:
+        raise MalformedRequest(f"The method of a JSON-RPC message is a name of 1 to {MAX_NAME} characters.", "method")
     name, arguments = "", _NO_ARGUMENTS
     key = _NAMED.get(method)
-    if key is not None:
+    if key is None:
+        _check_method(method)
+    else:
         params = read_fields(bytes(fields.get("params", _NO_ARGUMENTS)))
         check_names(params, _CALL | {key})
         if key not in params:
             raise MalformedRequest(f"{method} needs params.{key}.", f"params.{key}")
         name = checked(_text_of, params[key], f"params.{key}")
+        if method == "tools/call" and len(name) > MAX_NAME:
+            raise MalformedRequest(f"No tool has a name of more than {MAX_NAME} characters.", "params.name")
         arguments = params.get("arguments", _NO_ARGUMENTS)
         fields["params"] = Raw(_encode(params))
     return Message(method, known, "id" in fields, name, arguments), _encode(fields)
+
+
+def _check_method(method: str) -> None:
+    """Methods are told apart by every letter, but a server that is careless of that must not carry out what was not checked."""
+    meant = method.strip().casefold()
+    if meant in _NAMED:
+        raise MalformedRequest(f"Invalid request: some servers read the method {method[:64]!r} as {meant}; write it so.", "method")
 
 
 def header_mismatch(posted: Posted, method: bytes | None, name: bytes | None) -> str:

@@ -4,7 +4,7 @@ import re
 
 from holdfast.errors import MalformedAnswer, MalformedRequest
 from holdfast.wire.mcp import AnswerReader
-from holdfast.wire.sse import MAX_EVENT, Event, Splitter
+from holdfast.wire.sse import BOM, MAX_EVENT, Event, Splitter
 
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n?|\n)")
 
@@ -45,7 +45,7 @@ class McpStream:
 def _with_data(raw: bytes, data: bytes) -> bytes:
     """The event with other data, in place of the first of its data lines."""
     lines: list[bytes] = []
-    for line in _LINE.findall(raw):
+    for line in _LINE.findall(raw.removeprefix(BOM)):
         if line[:5] != b"data:" and line.rstrip(b"\r\n") != b"data":
             lines.append(line)
         elif data:

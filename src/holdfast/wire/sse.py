@@ -10,7 +10,7 @@ MAX_EVENT = 16 * 1024 * 1024
 _BLANK_LINE = re.compile(rb"(?>\r\n?|\n)(?>\r\n?|\n)")
 """The end of a line and an empty line after it. Atomic groups: CRLF is one line end, never two."""
 _LINE_END = re.compile(rb"\r\n?|\n")
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 class Event(Struct, frozen=True, gc=False):
@@ -90,7 +90,7 @@ def _parse(raw: bytes) -> Event:
         return Event(raw, b"", raw[6:-2])
     name = b""
     lines: list[bytes] = []
-    for line in _LINE_END.split(raw.removeprefix(_BOM)):
+    for line in _LINE_END.split(raw.removeprefix(BOM)):
         field, _, value = line.partition(b":")
         if field == b"data":
             lines.append(value.removeprefix(b" "))

@@ -236,6 +236,20 @@ def test_what_cannot_be_read_is_an_error_and_nothing_is_dropped_unread(caller: F
     assert TERMINAL[caller] not in got
 
 
+ORPHANS: list[tuple[FormatName, bytes]] = [
+    ("openai-responses", b'{"type":"response.function_call_arguments.delta","output_index":1,"delta":"{}"}'),
+    ("anthropic-messages", b'{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{}"}}'),
+]
+
+
+@pytest.mark.parametrize(("target", "orphan"), ORPHANS)
+def test_arguments_of_a_call_that_never_began_are_an_error_of_the_stream(target: FormatName, orphan: bytes) -> None:
+    for caller in FORMATS:
+        if (translation := between(caller, target)) is not None:
+            said = translation.stream(REQUESTS[caller]).feed(b"data: " + orphan + b"\n\n")
+            assert b"had not begun" in said and b"error" in said
+
+
 def test_an_end_without_a_reason_is_none() -> None:
     begun = b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"content":"so"}}]}\n\ndata: [DONE]\n\n'
     for caller in ("openai-responses", "anthropic-messages"):

@@ -55,7 +55,7 @@ class ResponsesSource:
     """Implements `Source`."""
 
     def __init__(self) -> None:
-        self._told: dict[int, str] = {}  # the text of each item so far, whatever it is
+        self._told: dict[int, list[str]] = {}  # the text of each item so far, whatever it is
         self._calls = False
 
     def read(self, event: sse.Event) -> list[Event | Counted]:
@@ -97,11 +97,11 @@ class ResponsesSource:
     def _piece(self, data: _Data, piece: Piece) -> list[Event | Counted]:
         if not piece.text:
             return []
-        self._told[data.output_index] = self._told.get(data.output_index, "") + piece.text
+        self._told.setdefault(data.output_index, []).append(piece.text)
         return [piece]
 
     def _call_piece(self, index: int, delta: str) -> list[Event | Counted]:
-        self._told[index] = self._told.get(index, "") + delta
+        self._told.setdefault(index, []).append(delta)
         return [CallPiece(index, delta)] if delta else []
 
     def _added(self, data: _Data) -> list[Event | Counted]:
@@ -118,7 +118,7 @@ class ResponsesSource:
         """What no delta told: some servers send items whole."""
         item, index = data.item or Item(), data.output_index
         events: list[Event | Counted] = []
-        told = self._told.get(index)
+        told = "".join(self._told[index]) if index in self._told else None
         if item.kind in _CALLS and told is None:
             return self._added(data)
         for number, part in enumerate(parts_of(item)):

@@ -10,7 +10,7 @@ from holdfast.wire import sse
 from holdfast.wire.translation.anthropic_stream import AnthropicSink, AnthropicSource
 from holdfast.wire.translation.chat_stream import ChatSink, ChatSource
 from holdfast.wire.translation.ids import digest
-from holdfast.wire.translation.neutral import Began, Counted, Ended, Event, Failed, FormatName, Stopped
+from holdfast.wire.translation.neutral import Began, CallBegan, CallPiece, Counted, Ended, Event, Failed, FormatName, Stopped
 from holdfast.wire.translation.responses_sink import ResponsesSink
 from holdfast.wire.translation.responses_source import ResponsesSource
 
@@ -49,6 +49,7 @@ class Events:
         self._splitter = sse.Splitter()
         self._began = self._stopped = self._over = False
         self._usage: Usage | None = None
+        self._calls: set[int] = set()
 
     def feed(self, data: bytes) -> list[Event]:
         events: list[Event] = []
@@ -75,7 +76,11 @@ class Events:
         if isinstance(event, Counted):
             self._usage = event.usage
             return []
-        if isinstance(event, Ended):
+        if isinstance(event, CallBegan):
+            self._calls.add(event.key)
+        elif isinstance(event, CallPiece) and event.key not in self._calls:
+            event = Failed("the target sent arguments of a call that it had not begun")
+        elif isinstance(event, Ended):
             event = Ended(self._usage) if self._stopped else Failed("the target ended its answer without saying why")
         self._over = isinstance(event, Ended | Failed)
         self._stopped = self._stopped or isinstance(event, Stopped)
