@@ -314,6 +314,18 @@ def test_a_tool_has_a_breaker_of_its_own(gateway: Build) -> None:
     assert (response.status, dict(response.headers)[b"x-holdfast-refusal"]) == (503, b"circuit_open")
 
 
+def test_a_tools_probe_whose_client_leaves_goes_to_another(gateway: Build) -> None:
+    world = gateway(BREAKERS + "tools: {crm: {base_url: 'http://127.0.0.1:9', retries: {max: 0}}}\nagents: {a: {}}")
+    for _ in range(4):
+        world.call("GET", "/tools/crm/orders")
+        world.upstream.latest.answer(b"", 500)
+    world.clock.advance(20 * SECOND)
+    world.call("GET", "/tools/crm/orders").leave()
+    assert world.call("GET", "/tools/crm/orders").status == 0, "another may probe at once"
+    world.upstream.latest.answer(b"")
+    assert changes(world)[-1] == ("tool/crm", "half_open", "closed")
+
+
 def test_what_is_free_neither_needs_a_model_nor_heals_it(gateway: Build) -> None:
     world = gateway(BREAKERS + f"agents: {{a: {{routes: {{'*': ['anthropic/*']}}, {NO_RETRIES}}}}}")
     asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}

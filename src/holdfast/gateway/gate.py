@@ -152,7 +152,11 @@ class Gate:
             then.done(self._outcome(then, outcome, turn))
 
         self.waiting += 1
-        self._limiter.reserve(then.drawn, then.found.ask, reserved)
+        try:
+            self._limiter.reserve(then.drawn, then.found.ask, reserved)
+        except Exception:
+            self.waiting -= 1
+            raise
 
     def _take_turn(self, entry: Entry, destination: Destination, values: dict[Scope, str], then: "_Then", last: bool) -> None:
         done = then.done

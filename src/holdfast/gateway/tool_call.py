@@ -193,8 +193,6 @@ class ToolCall:
             self._answer.complete(result)
         except MalformedAnswer as error:
             result.error = GarbageReceived(str(error))
-        for each in self._granted:
-            each.passage.give_back()  # the client's leaving says nothing about the tool
         costs = self._settle(result)
         if isinstance(result.error, Withdrawn):
             self._admit()
@@ -327,6 +325,8 @@ class ToolCall:
         result, cut = relay.cancel(), not self._traffic.satisfied
         if cut:
             result.error = ConnectionCut(why)
+        for each in self._granted:
+            each.passage.give_back()  # that it is dropped says nothing about the tool
         costs = self._settle(result)
         for at, part in enumerate(self._traffic.parts(result)):
             cost = costs[at] if at < len(costs) else _FREE
