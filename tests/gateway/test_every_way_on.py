@@ -129,7 +129,8 @@ class World:
         usage = {"prompt_tokens": 9, "completion_tokens": 3}
         said = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}], "usage": usage}
         if self.foreign(exchange):
-            said = {"content": [{"type": "text", "text": "hi"}], "stop_reason": "end_turn", "usage": {"input_tokens": 9, "output_tokens": 3}}
+            usage = {"input_tokens": 9, "output_tokens": 3}
+            said = {"content": [{"type": "text", "text": "hi"}], "stop_reason": "end_turn", "usage": usage}
             said |= {"id": "m", "type": "message", "role": "assistant", "model": "c"}
         exchange.answer(_encode({"id": "c", **said}))
 
@@ -211,54 +212,46 @@ class World:
     def control(self, number: int) -> None:
         """What people, the disk and the network do."""
         gateway = self.gateway
-        match number % 13:
-            case 0:
-                gateway.kill("agent", "hedged", "cut")
-            case 1:
-                gateway.kill("all", mode="drain")
-            case 2:
-                gateway.kill("model", "gpt-4o", "cut")
-            case 3:
-                gateway.kill_switch.resume()
-                gateway.application.kills_changed()
-            case 4:
-                gateway.isolations.isolate(Isolation(name="simulated/one"))
-            case 5:
-                gateway.isolations.reset("simulated/one")
-            case 6:
-                self.upstream.refusing = ConnectFailed("refused")
-            case 7 | 8:
-                self.upstream.refusing = None
-            case 9:
-                gateway.ledger.failing = StorageError("disk")
-            case 10:
-                gateway.ledger.failing = None
-            case 11:
-                gateway.ledger.delay_ns = SECOND - gateway.ledger.delay_ns
-            case 12:
-                gateway.queue.recovered("simulated/one", self.clock.monotonic_ns())
+        ways: list[Callable[[], object]] = [
+            lambda: gateway.kill("agent", "hedged", "cut"),
+            lambda: gateway.kill("all", mode="drain"),
+            lambda: gateway.kill("model", "gpt-4o", "cut"),
+            self.resume,
+            lambda: gateway.isolations.isolate(Isolation(name="simulated/one")),
+            lambda: gateway.isolations.reset("simulated/one"),
+            lambda: setattr(self.upstream, "refusing", ConnectFailed("refused")),
+            lambda: setattr(self.upstream, "refusing", None),
+            lambda: setattr(gateway.ledger, "failing", StorageError("disk")),
+            lambda: setattr(gateway.ledger, "failing", None),
+            lambda: setattr(gateway.ledger, "delay_ns", SECOND - gateway.ledger.delay_ns),
+        ]
+        ways[number % len(ways)]()
+
+    def resume(self) -> None:
+        self.gateway.kill_switch.resume()
+        self.gateway.application.kills_changed()
+
+    def pause(self, number: int, on: bool) -> None:
+        response = self.responses[number]
+        told = response.pausing if on else response.resuming
+        if told is not None and not response.over:
+            told()
 
     def happen(self, what: str, one: int, two: int) -> None:
-        before = len(self.upstream.exchanges)
-        if what == "ask":
-            self.ask(one, two % 3 > 0)
-        elif what == "tool":
-            self.use_tool(one)
-        elif what == "answer" and self.open:
-            self.answer(self.open[one % len(self.open)], two)
-        elif what == "leave" and self.responses:
-            self.responses[one % len(self.responses)].leave()
-        elif what == "pause" and self.responses:
-            response = self.responses[one % len(self.responses)]
-            paused = response.pausing if two % 2 else response.resuming
-            if paused is not None and not response.over:
-                paused()
-        elif what == "control":
-            self.control(one)
-        elif what == "pass":
-            self.clock.advance([0, SECOND // 10, SECOND, 2 * SECOND, 5 * SECOND, 20 * SECOND, 61 * SECOND][one % 7])
+        before, calls, sent = len(self.upstream.exchanges), len(self.responses), self.open
+        pauses = [0, SECOND // 10, SECOND, 2 * SECOND, 5 * SECOND, 20 * SECOND, 61 * SECOND]
+        ways: dict[str, Callable[[], object]] = {
+            "ask": lambda: self.ask(one, two % 3 > 0),
+            "tool": lambda: self.use_tool(one),
+            "answer": lambda: sent and self.answer(sent[one % len(sent)], two),
+            "leave": lambda: calls and self.responses[one % calls].leave(),
+            "pause": lambda: calls and self.pause(one % calls, two % 2 > 0),
+            "control": lambda: self.control(one),
+            "pass": lambda: self.clock.advance(pauses[one % len(pauses)]),
+        }
+        ways[what]()
         if self.upstream.refusing is not None:
-            self.unreached.update(exchange for exchange in self.upstream.exchanges[before:])
+            self.unreached.update(self.upstream.exchanges[before:])
         self.check()
 
     def check(self) -> None:
@@ -270,8 +263,7 @@ class World:
     def settle(self) -> None:
         """Everybody has what they need, and time passes."""
         self.upstream.refusing = None
-        self.gateway.kill_switch.resume()
-        self.gateway.application.kills_changed()
+        self.resume()
         self.gateway.isolations.reset("simulated/one")
         self.gateway.ledger.failing = None
         for _ in range(20):

@@ -129,10 +129,6 @@ class Gate:
         if not (entry.endpoint.free or destination.tool):
             self._turns.heard(destination, turn, status, headers)
 
-    def available_in_ns(self, entry: Entry, destination: Destination) -> int | None:
-        """How long its breakers keep such a call away: 0: not at all, None: until a person says so. Looks at memory alone."""
-        return self._breakers.wait_ns(self._guarded(entry, destination))
-
     def ended(self, entry: Entry, destination: Destination, admitted: Admitted, result: AttemptResult, cost: Cost) -> None:
         """An attempt has: its breakers hear how, and what it took of the rates is corrected by what it used."""
         turn = admitted.turn
