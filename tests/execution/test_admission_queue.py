@@ -135,18 +135,14 @@ def test_no_hope_where_every_target_asked_to_be_left_alone_for_longer_than_the_c
     assert not world.queue.is_hopeful({"m": MINUTE, "n": 0}, MINUTE)
 
 
-def test_a_cooldown_is_kept_and_ends_early_when_it_is_lifted() -> None:
+def test_a_cooldown_is_kept() -> None:
     world = World()
-    first, second = world.arrive(), world.arrive()
+    first, _ = world.arrive(), world.arrive()
     world.failed(cooldown_ns=20 * SECOND)
     world.clock.advance(20 * SECOND - 1)
     assert world.out() == []
     world.clock.advance(1)
     assert world.out() == [first]
-    world.failed(cooldown_ns=20 * SECOND)
-    world.queue.lift("m")
-    world.clock.advance(ROUND_NS)
-    assert world.out() == [first, second]
 
 
 def test_a_client_that_leaves_is_out_at_once_and_leaves_nothing_behind() -> None:
@@ -225,7 +221,7 @@ def test_agents_take_turns_while_a_flood_of_one_of_them_waits() -> None:
 
 BOUNDS = QueueBounds(calls=8, bytes=100)
 PAUSES = [0, 1, 10 * MILLISECOND, ROUND_NS, SECOND, 7 * SECOND]
-events = st.sampled_from(["answered", "failed", "cool down", "lift", "leave"])
+events = st.sampled_from(["answered", "failed", "cool down", "leave"])
 
 
 class Arrival(Struct, frozen=True):
@@ -261,7 +257,6 @@ class Fates(World):
                 "answered": lambda: self.answered(key),
                 "failed": lambda: self.failed(key),
                 "cool down": lambda: self.failed(key, 3 * SECOND),
-                "lift": lambda: self.queue.lift(key),
             }[what]()
 
     def check(self) -> None:

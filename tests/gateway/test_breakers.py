@@ -264,7 +264,7 @@ def test_a_probe_that_is_killed_or_meets_a_limit_goes_to_another(gateway: Build)
     last.leave()
     assert ask(world).status == 402  # the limit; had it taken the probe's place, nothing would ever give it back
     guarded = world.breakers.of("openai/first", "openai", "sk-upstream", None)
-    assert world.breakers.wait_ns(guarded) == 0
+    assert world.breakers.look(guarded) is None
 
 
 def test_a_probe_that_takes_long_keeps_its_place(gateway: Build) -> None:
@@ -312,6 +312,18 @@ def test_a_tool_has_a_breaker_of_its_own(gateway: Build) -> None:
     assert changes(world) == [("tool/crm", "closed", "open")]
     response = world.call("GET", "/tools/crm/orders")
     assert (response.status, dict(response.headers)[b"x-holdfast-refusal"]) == (503, b"circuit_open")
+
+
+def test_a_tools_probe_whose_client_leaves_goes_to_another(gateway: Build) -> None:
+    world = gateway(BREAKERS + "tools: {crm: {base_url: 'http://127.0.0.1:9', retries: {max: 0}}}\nagents: {a: {}}")
+    for _ in range(4):
+        world.call("GET", "/tools/crm/orders")
+        world.upstream.latest.answer(b"", 500)
+    world.clock.advance(20 * SECOND)
+    world.call("GET", "/tools/crm/orders").leave()
+    assert world.call("GET", "/tools/crm/orders").status == 0, "another may probe at once"
+    world.upstream.latest.answer(b"")
+    assert changes(world)[-1] == ("tool/crm", "half_open", "closed")
 
 
 def test_what_is_free_neither_needs_a_model_nor_heals_it(gateway: Build) -> None:
@@ -417,20 +429,6 @@ def test_workers_count_together_and_each_change_is_on_record_once(two: tuple[Mem
         [("openai/first", "open", "half_open"), ("openai/first", "half_open", "closed")],
         [("openai/first", "closed", "open")],
     ]
-
-
-def test_whoever_waits_for_a_target_can_ask_when_it_will_be_there(gateway: Build) -> None:
-    world = gateway(ONE)
-    answered(world, 500)
-    first = world.breakers.of("openai/first", "openai", "sk-upstream", None)
-    serial = world.breakers.serial()
-    assert world.breakers.wait_ns(first) == 0
-    for _ in range(3):
-        answered(world, 500)
-    assert world.breakers.serial() > serial
-    assert 15 * SECOND <= (world.breakers.wait_ns(first) or 0) <= 16.5 * SECOND
-    world.isolations.isolate(Isolation(name="openai"))
-    assert world.breakers.wait_ns(first) is None
 
 
 def test_calls_that_wait_in_the_queue_come_through_open_breakers_without_one_being_lost(gateway: Build) -> None:

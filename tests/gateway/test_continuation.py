@@ -9,6 +9,7 @@ from openai import APIError, OpenAI
 
 from holdfast.clock import SECOND
 from holdfast.errors import ConnectionCut
+from holdfast.policy.circuit_breaker import Isolation
 from holdfast.testing.gateway import gateway_in_thread, options_for
 from holdfast.testing.memory_gateway import MemoryGateway
 from holdfast.testing.simulated_provider import Address, SimulatedProvider, running_in_thread
@@ -178,3 +179,42 @@ def test_without_another_target_the_sdk_raises(served: Address) -> None:
     with pytest.raises(Exception) as raised:
         list(openai.chat.completions.create(model="alone", messages=[{"role": "user", "content": "hello"}], stream=True))
     assert isinstance(raised.value, APIError) or "closed" in str(raised.value)
+
+
+OVERLOADED = b'data: {"error":{"message":"overloaded","type":"server_error"}}\n\n'
+
+
+def test_a_canned_reply_is_no_continuation_of_a_stream_that_has_begun(gateway: Build) -> None:
+    world = gateway(CONTINUED.replace("simulated/third", "{reply: sorry}"))
+    response = world.call("POST", CHAT, QUESTION)
+    begun(world, piece("Once"))
+    world.upstream.latest.fail(ConnectionCut("reset"))
+    world.upstream.latest.answer(b'{"error":{"message":"no"}}', 500)
+    assert response.body.startswith(piece("Once")) and b"sorry" not in response.body and b"[DONE]" not in response.body
+    assert b'"error"' in response.body and [error.recovery_action for error in world.recorder.errors] == ["continued", "none"]
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_where_the_next_target_is_kept_away_the_stream_ends_as_it_broke_off_and_stays_a_decision(gateway: Build, cut: bool) -> None:
+    world = gateway(CONTINUED.replace(", simulated/third", ""))
+    response = world.call("POST", CHAT, QUESTION)
+    begun(world, piece("Once"))
+    world.isolations.isolate(Isolation(name="openai"))
+    if cut:
+        world.upstream.latest.fail(ConnectionCut("reset"))
+    else:
+        world.upstream.latest.data(OVERLOADED)
+        world.upstream.latest.end()
+    assert (response.aborted, response.body) == (cut, piece("Once") + (b"" if cut else OVERLOADED))
+    (decision,) = world.recorder.decisions
+    assert (decision.answer, decision.complete, decision.served_by) == ("Once", False, "simulated/first")
+    assert [error.recovery_action for error in world.recorder.errors] == ["continued", "circuit_open"]
+
+
+def test_what_was_said_stays_a_decision_when_the_client_leaves_before_the_rest(gateway: Build) -> None:
+    world = gateway(CONTINUED)
+    response = world.call("POST", CHAT, QUESTION)
+    begun(world, piece("Once"))
+    world.upstream.latest.fail(ConnectionCut("reset"))
+    response.leave()
+    assert [(each.answer, each.complete) for each in world.recorder.decisions] == [("Once", False)]

@@ -99,13 +99,10 @@ def test_failures_of_calls_that_are_not_probes_do_not_put_the_next_probe_off() -
     assert pace.wait_ns(0) == SECOND // 2
 
 
-def test_a_cooldown_is_kept_until_it_is_lifted_or_an_answer_proves_it_wrong() -> None:
+def test_a_cooldown_is_kept_until_an_answer_proves_it_wrong() -> None:
     pace = opened()
     pace.cool_down(0, 60 * SECOND)
     assert pace.wait_ns(SECOND) == 59 * SECOND
-    pace.lift(SECOND)
-    assert let_out(pace, SECOND) == 1
-    pace.cool_down(2 * SECOND, 60 * SECOND)
     pace.answered(3 * SECOND, 2 * SECOND)
     assert let_out(pace, 3 * SECOND) == 1
 
@@ -149,7 +146,7 @@ def test_one_that_did_not_try_leaves_its_place_to_another() -> None:
 steps = st.lists(
     st.tuples(
         st.sampled_from([0, 0, 1, ROUND_NS // 3, ROUND_NS, SECOND, 20 * SECOND]),
-        st.sampled_from(["answered", "failed", "unused", "turned away", "cool down", "lift", "stale answer"]),
+        st.sampled_from(["answered", "failed", "unused", "turned away", "cool down", "stale answer"]),
         st.floats(0, 1, exclude_max=True),
     ),
     max_size=80,
@@ -165,7 +162,6 @@ def happen(pace: SlowStart, now_ns: int, what: str, jitter: float) -> None:
         "unused": lambda: None,
         "turned away": lambda: pace.turned_away(now_ns, jitter),
         "cool down": lambda: pace.cool_down(now_ns, now_ns + SECOND),
-        "lift": lambda: pace.lift(now_ns),
     }[what]()
 
 

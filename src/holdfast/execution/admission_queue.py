@@ -160,13 +160,6 @@ class AdmissionQueue:
                 awaited.pace.cool_down(now, now + cooldown_ns)
             self._serve(awaited)
 
-    def lift(self, key: str) -> None:
-        """It may be tried now, whatever was known of a cooldown."""
-        awaited = self.awaited.get(key)
-        if awaited is not None:
-            awaited.pace.lift(self._clock.monotonic_ns())
-            self._serve(awaited)
-
     def close(self) -> None:
         """This process ends: nobody waits any more."""
         self._closing = True

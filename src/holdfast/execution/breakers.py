@@ -145,15 +145,6 @@ class Breakers:
             self._report(passage, guards, NOTHING, False, self._instants(), None)
             self._over(passage)
 
-    def wait_ns(self, guarded: Guarded) -> int | None:
-        """How long until a call may be let through: 0 for now, None for when a person says so. While probes are on their way a guess."""
-        kept = self.look(guarded)
-        return 0 if kept is None else kept.retry_after_ns
-
-    def serial(self) -> int:
-        """Grows with every change of any breaker, whichever process makes it: while it stands still only time opens a way."""
-        return self._table.serial()
-
     def _enter(self, guarded: Guarded, until_ns: int) -> Passage | KeptAway:
         if guarded.guards is None:
             return Passage(self, guarded, (), until_ns)

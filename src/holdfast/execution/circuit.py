@@ -118,9 +118,6 @@ class BreakerTable(Protocol):
     def changes(self) -> list[Change]:
         """What this process has changed since it last asked."""
 
-    def serial(self) -> int:
-        """Grows with every change, whichever process makes it."""
-
 
 class IsolationSwitch(Protocol):
     """What people hold open, over all processes of a data directory."""

@@ -148,8 +148,9 @@ class GuardedCall:
 
     @property
     def _next(self) -> Destination | Reply | None:
-        """The target after the current one."""
-        return self._destinations[self._at + 1] if self._at + 1 < len(self._destinations) else None
+        """The target after the current one. A reply is an answer of its own: it cannot go on with one that has begun."""
+        following = self._destinations[self._at + 1] if self._at + 1 < len(self._destinations) else None
+        return None if isinstance(following, Reply) and self._ending.started else following
 
     def _admitted(self, outcome: Admitted | Denied) -> None:
         try:
@@ -271,6 +272,7 @@ class GuardedCall:
         if result.committed:
             if left_ns > 0 and isinstance(following, Destination) and self._go_on_with(result):
                 recovery = "continued"
+                self._ending.interrupted(result, answer, cost)
         else:
             wait_ns = self._recovery.retry_in_ns(result, left_ns, parts.clock, parts.uniform(), last=following is None)
             if wait_ns is not None:
@@ -332,7 +334,6 @@ class GuardedCall:
         continuation = self._continuation
         if continuation is None or self._format is None or not continuation.possible:
             return False
-        result.held = b""  # the pieces of an event without its end
         self._body = continuation.request()
         self._entry = structs.replace(self._entry, call=self._format.parse(self._body))
         return True
@@ -359,6 +360,7 @@ class GuardedCall:
         elif queueing is not None and queueing.may_wait:
             self._wait()
         elif self._last_failure is not None:
+            self._record.refusal(refusal)
             self._give_up(self._last_failure)
         else:
             reached = self._ending.reached
@@ -371,6 +373,7 @@ class GuardedCall:
         if denied.elsewhere:
             self._pass_over(denied.refusal)
         elif self._last_failure is not None and denied.kill is None:
+            self._record.refusal(denied.refusal)
             self._give_up(self._last_failure)
         else:
             self._ending.refused(denied.refusal)

@@ -42,6 +42,7 @@ class Ending:
         self._format = endpoint.format
         self._call_id = call_id
         self._closed: Callable[[], None] | None = closed
+        self._unfinished: tuple[Answer, Cost, str, int | None] | None = None
 
     def arrived(self, arrival: Arrival) -> None:
         """From here on there is somebody to write about."""
@@ -108,6 +109,7 @@ class Ending:
 
     def failed(self, result: AttemptResult, *, retried: bool) -> None:
         """With the failure of its last attempt."""
+        self._decide_unfinished()
         if self.flush():
             self._end()
             self._return_claim()
@@ -122,6 +124,7 @@ class Ending:
             self._record.loop(refusal.message, stopped=True)
         else:
             self._record.refusal(refusal)
+        self._decide_unfinished()
         if self.flush():
             self._end()
             self._return_claim()
@@ -134,6 +137,7 @@ class Ending:
         if answer is not None:
             answer.complete = False
             self._decide(result, answer, cost)
+        self._decide_unfinished()
         if self.flush():
             self._end()
             self._return_claim()
@@ -146,6 +150,7 @@ class Ending:
         self._end()
         try:
             write()
+            self._decide_unfinished()
         finally:
             self._return_claim()
         with suppress(StorageError):  # nobody is left to be told; the next call is
@@ -166,7 +171,19 @@ class Ending:
         if answer is not None and result.committed:
             self._decide(result, answer, cost)
 
+    def interrupted(self, result: AttemptResult, answer: Answer | None, cost: Cost) -> None:
+        """A stream broke off and another target is asked for the rest: if none of that comes, what was said stays the decision."""
+        if answer is not None:
+            self._unfinished = answer, cost, self.served_by, result.first_token_ns
+
+    def _decide_unfinished(self) -> None:
+        if self._unfinished is not None:
+            answer, cost, served_by, first_token_ns = self._unfinished
+            self._unfinished = None
+            self._record.decision(answer, cost, served_by, self._claim, first_token_ns)
+
     def _decide(self, result: AttemptResult, answer: Answer, cost: Cost) -> None:
+        self._unfinished = None  # a part of this one
         if self._format is not None:
             self._record.decision(answer, cost, self.served_by, self._claim, result.first_token_ns)
 

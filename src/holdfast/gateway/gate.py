@@ -129,10 +129,6 @@ class Gate:
         if not (entry.endpoint.free or destination.tool):
             self._turns.heard(destination, turn, status, headers)
 
-    def available_in_ns(self, entry: Entry, destination: Destination) -> int | None:
-        """How long its breakers keep such a call away: 0: not at all, None: until a person says so. Looks at memory alone."""
-        return self._breakers.wait_ns(self._guarded(entry, destination))
-
     def ended(self, entry: Entry, destination: Destination, admitted: Admitted, result: AttemptResult, cost: Cost) -> None:
         """An attempt has: its breakers hear how, and what it took of the rates is corrected by what it used."""
         turn = admitted.turn
@@ -152,7 +148,11 @@ class Gate:
             then.done(self._outcome(then, outcome, turn))
 
         self.waiting += 1
-        self._limiter.reserve(then.drawn, then.found.ask, reserved)
+        try:
+            self._limiter.reserve(then.drawn, then.found.ask, reserved)
+        except Exception:
+            self.waiting -= 1
+            raise
 
     def _take_turn(self, entry: Entry, destination: Destination, values: dict[Scope, str], then: "_Then", last: bool) -> None:
         done = then.done

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from holdfast.clock import SECOND
-from holdfast.errors import ConnectFailed, TimedOut, Withdrawn
+from holdfast.errors import TimedOut, Withdrawn
 from holdfast.events.error import ErrorType
 from holdfast.execution.admission_queue import Outcome, Place
 from holdfast.execution.attempt import AttemptResult
@@ -65,8 +65,7 @@ class Queueing:
     def failed(self, result: AttemptResult, answer: Answer | None, destination: Destination) -> None:
         """An attempt has, and is not repeated here."""
         self._why, self._said = error_type_of(result), describe_failure(result, destination.label)
-        # Nobody knows whether a tool may be asked twice: only what never reached it waits.
-        if isinstance(result.error, ConnectFailed) or (not destination.tool and is_unavailable(result, answer)):
+        if is_unavailable(result, answer):
             clock = self._parts.clock
             self._missed[destination.label] = clock.monotonic_ns() + (retry_after_ns(result.headers, clock.wall_ns()) or 0)
 

@@ -330,7 +330,7 @@ class ToolCall:
         if cut:
             result.error = ConnectionCut(why)
         for each in self._granted:
-            each.passage.give_back()  # the client's leaving says nothing about the tool
+            each.passage.give_back()  # that it is dropped says nothing about the tool
         costs = self._settle(result)
         for at, part in enumerate(self._traffic.parts(result)):
             cost = costs[at] if at < len(costs) else _FREE

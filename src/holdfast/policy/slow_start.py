@@ -104,12 +104,6 @@ class SlowStart:
             self._since_ns = now_ns
         self.cooldown_ns = max(self.cooldown_ns, until_ns)
 
-    def lift(self, now_ns: int) -> None:
-        """Whoever asked for the cooldown says that it may be tried now."""
-        self.cooldown_ns = now_ns
-        if not self.size:
-            self._next_ns = max(now_ns, self._over_ns)
-
     def _close(self, now_ns: int, jitter: float) -> None:
         self.size = 0
         self._probing = False

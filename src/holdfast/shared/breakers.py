@@ -161,9 +161,6 @@ class BreakerTable:
         changes, self._changes = self._changes, []
         return changes
 
-    def serial(self) -> int:
-        return self._words[0]
-
     @property
     def uncounted(self) -> int:
         """Calls that ended without being counted: the table was full of breakers that were not closed."""
