@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 AGENTS := .agents
 OPINIONS := .opinions
 
-BENCH_PARTS := chaos_schedule chaos_traffic chaos_verdict exchange load noting_provider peer_programs programs tool_server upstream
+BENCH_PARTS := chaos_breakers chaos_schedule chaos_traffic chaos_verdict exchange load noting_provider peer_programs programs tool_server upstream
 BENCHMARKS := $(filter-out $(BENCH_PARTS:%=bench/%.py) bench/chaos.py bench/peers.py,$(wildcard bench/*.py))
 
 .PHONY: lock demo test test-agents test-opinions chaos check format bench peers bench-peers

@@ -12,13 +12,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import chaos_breakers
 import chaos_verdict
 import msgspec
 import programs
+from chaos_breakers import Breakers
 from chaos_schedule import FAULTS, SERVERS, Schedule
 from chaos_traffic import FORMATS, TOOL_TOTAL_S, TOTAL_S, Call, Traffic
 from chaos_verdict import Check
@@ -29,7 +32,7 @@ from holdfast.testing.simulated_provider.requests import Noted, Page
 CONVERSATIONS, WORKERS = 100, 2
 QUIET_S = 12.0
 """At the end nothing fails for so long, but the calls go on: by then everything has to be as it was."""
-_SAMPLE_S = 2.0
+_SAMPLE_S = 3.0
 
 _PRICES = '{"*": {input_per_million: 1, output_per_million: 4}}'
 _CONFIG = """\
@@ -42,6 +45,7 @@ tools:
   orders: {{base_url: "http://127.0.0.1:{tool}", timeout: {tool_s:.0f}s, price_per_call: 0.001}}
 limits:
   - {{usd: 100000, per: day}}
+breakers: {breakers}
 agents:
   steady:
     key: env:CHAOS_STEADY_KEY
@@ -68,8 +72,9 @@ class Observer:
 
     lines: dict[str, Lines]
     up: programs.Up
+    data: Path
     records: dict[str, dict[int, Noted]] = field(default_factory=lambda: {server: {} for server in SERVERS})
-    samples: list[tuple[float, int, int]] = field(default_factory=list)
+    samples: list[chaos_verdict.Sample] = field(default_factory=list)
     lost: int = 0
     since: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SERVERS, 0))
 
@@ -79,7 +84,8 @@ class Observer:
         while True:
             await self.fetch()
             workers = await asyncio.to_thread(lambda: self.up.workers)
-            self.samples += [(time.monotonic() - began, pid, programs.rss_kb(pid)) for pid in workers]
+            at = time.monotonic() - began
+            self.samples += [chaos_verdict.Sample(at, pid, programs.rss_kb(pid), programs.own_rss_kb(pid, self.data)) for pid in workers]
             await asyncio.sleep(_SAMPLE_S)
 
     async def fetch(self) -> None:
@@ -90,10 +96,10 @@ class Observer:
             self.since[server] = page.next
 
 
-async def _drive(up: programs.Up, ports: dict[str, int], seconds: float, seed: int) -> tuple[Traffic, Schedule, Observer]:
+async def _drive(up: programs.Up, data: Path, ports: dict[str, int], seconds: float, seed: int) -> tuple[Traffic, Schedule, Observer]:
     lines = {server: Lines(port) for server, port in ports.items()}
     traffic, schedule = Traffic(up.port, seed), Schedule(lines, seed, short=seconds < 600)
-    observer = Observer(lines, up)
+    observer = Observer(lines, up, data)
     running, failing, observing = (asyncio.create_task(task) for task in (traffic.run(CONVERSATIONS), schedule.run(), observer.run()))
     await _until({running, failing, observing}, seconds - QUIET_S)
     failing.cancel()
@@ -145,6 +151,18 @@ def _servers(calls: list[Call]) -> Counter[str]:
     return Counter(call.served_by.partition("/")[0] for call in calls if call.ending == "answer" and call.kind in FORMATS)
 
 
+@contextmanager
+def _world(data: Path) -> Iterator[tuple[programs.Up, dict[str, int]]]:
+    """Holdfast, and the ports of the servers behind it."""
+    with ExitStack() as stack:
+        ports = {"first": stack.enter_context(programs.sim()), "reserve": stack.enter_context(programs.sim())}
+        tool = stack.enter_context(programs.process([sys.executable, str(programs.HERE / "tool_server.py")]))
+        assert tool.stdout is not None
+        ports["tool"] = int(tool.stdout.readline())
+        config = _CONFIG.format(**ports, prices=_PRICES, total_s=TOTAL_S, tool_s=TOOL_TOTAL_S, breakers=chaos_breakers.CONFIG)
+        yield stack.enter_context(programs.up(config, data, WORKERS, _KEYS)), ports
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30)
@@ -154,27 +172,22 @@ def main() -> None:
     print(f"{programs.machine()}\n{asked.minutes:g} minutes, seed {asked.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        with ExitStack() as stack:
-            ports = {"first": stack.enter_context(programs.sim()), "reserve": stack.enter_context(programs.sim())}
-            tool = stack.enter_context(programs.process([sys.executable, str(programs.HERE / "tool_server.py")]))
-            assert tool.stdout is not None
-            ports["tool"] = int(tool.stdout.readline())
-            up = stack.enter_context(
-                programs.up(_CONFIG.format(**ports, prices=_PRICES, total_s=TOTAL_S, tool_s=TOOL_TOTAL_S), data, WORKERS, _KEYS)
-            )
+        with _world(data) as (up, ports):
             before = up.workers
-            traffic, schedule, observer = asyncio.run(_drive(up, ports, seconds, asked.seed))
+            traffic, schedule, observer = asyncio.run(_drive(up, data, ports, seconds, asked.seed))
             alive = up.workers == before
         journal = chaos_verdict.read_journal(data)
     requests = chaos_verdict.by_id({server: list(record.values()) for server, record in observer.records.items()}, schedule)
-    verdict = chaos_verdict.checks(traffic.calls, requests, journal)
-    verdict.append(Check("the providers' records are whole", f"{observer.lost} requests lost", not observer.lost))
-    verdict.append(Check("no worker ended", "all live" if alive else "replaced", alive))
-    verdict.append(chaos_verdict.memory(observer.samples, seconds))
-    missed = set(FAULTS) - {window.fault for window in schedule.windows}
-    verdict.append(
-        Check("every failure was switched on", f"{len(FAULTS) - len(missed)} of {len(FAULTS)}", not missed, tuple(sorted(missed)))
-    )
+    attempts = [attempt for made in journal.attempts.values() for attempt in made]
+    missed = tuple(sorted(set(FAULTS) - {window.fault for window in schedule.windows}))
+    verdict = [
+        *chaos_verdict.checks(traffic.calls, requests, journal),
+        *Breakers(journal.breakers, attempts, schedule).checks(),
+        Check("the providers' records are whole", f"{observer.lost} requests lost", not observer.lost),
+        Check("no worker ended", "all live" if alive else "replaced", alive),
+        Check("every failure was switched on", f"{len(FAULTS) - len(missed)} of {len(FAULTS)}", not missed, missed),
+        chaos_verdict.memory(observer.samples, seconds),
+    ]
     _report(traffic, schedule, seconds, verdict, journal)
     sys.exit(not all(check.holds for check in verdict))
 

@@ -12,8 +12,9 @@ from chaos_traffic import MODELS
 from exchange import Lines
 
 FAULTS = (
-    *("error-400", "error-401", "error-429", "error-500", "error-503", "error-529", "flaky-50", "refuse"),
-    *("slow-1000", "slow-6000", "stall-500", "stall-6000", "stream-15-60", "stream-15-2500", "hang"),
+    *("error-400", "error-401", "error-429", "error-500", "error-503", "error-529", "flaky-50", "fail-1-then-ok", "rate-30"),
+    *("refuse", "filter", "filter-3", "context-60"),
+    *("slow-1000", "slow-6000", "stall-500", "stall-6000", "slow-tokens-60", "slow-tokens-2500", "hang"),
     *("cut-before", "cut-stream", "end-early", "error-event-0", "error-event", "garbage", "garbage-shape", "garbage-http"),
 )
 TOOL_FAULTS = ("error-500", "error-503", "slow-500", "hang", "cut-before")
@@ -50,13 +51,16 @@ class Schedule:
     async def _go_through(self, model: str, number: int) -> None:
         random = Random(self.seed * 1000 + number)
         on, off = ((1.5, 3.0), (1.0, 2.5)) if self.short else ((3.0, 15.0), (2.0, 8.0))
+        faults = list(TOOL_FAULTS if model == TOOL else FAULTS)
+        Random(self.seed).shuffle(faults)
+        begin = number * len(faults) // len(MODELS)  # each model elsewhere, so that a short time meets all of them
+        faults = faults[begin:] + faults[:begin]
         while True:
-            faults = list(TOOL_FAULTS if model == TOOL else FAULTS)
-            random.shuffle(faults)
             for fault in faults:
                 servers = ["tool"] if model == TOOL else ["first", "reserve"] if random.random() < BOTH else ["first"]
                 await asyncio.sleep(random.uniform(*off))
                 await self._hold(servers, model, fault, random.uniform(*on))
+            random.shuffle(faults)
 
     async def _hold(self, servers: list[str], model: str, fault: str, seconds: float) -> None:
         began_ns = time.time_ns()

@@ -25,7 +25,8 @@ import programs
 from exchange import Lines
 
 RATE, WORKERS = 50, 2
-BEFORE_S, AFTER_S, SWITCH_S = 10.0, 15.0, 5.0
+BEFORE_S, AFTER_S, SWITCH_S = 10.0, 75.0, 5.0
+"""After it long enough for a breaker's longest cooldown, a minute, and a little more."""
 AGENTS = ("reserve", "reserve", "queue", "reserve", "reserve")
 _MODEL = "sim-slow-20"
 _PRICES = '{"*": {input_per_million: 1, output_per_million: 4}}'
@@ -148,12 +149,11 @@ async def _drill(up: programs.Up, seconds: float, dies: Callable[[], None], retu
     return load.calls
 
 
-def _times(calls: list[Call]) -> str:
-    took = sorted(call.took * 1000 for call in calls if call.ending == "answer")
-    if len(took) < 2:
-        return f"{len(took)} answers"
-    cut = quantiles(took, n=100)
-    return f"{cut[49]:7.0f}{cut[98]:9.0f}{took[-1]:9.0f}"
+def _times(calls: list[Call]) -> tuple[float, float, float]:
+    """Median, 99th percentile and maximum of how long answers took, in ms."""
+    took = [call.took * 1000 for call in calls if call.ending == "answer"] or [float("nan")]
+    cut = quantiles(took * 2, n=100)
+    return cut[49], cut[98], max(took)
 
 
 def _report(how: str, calls: list[Call], seconds: float) -> int:
@@ -167,9 +167,15 @@ def _report(how: str, calls: list[Call], seconds: float) -> int:
     }
     print(f"\n{how}: {len(calls)} calls\n{'with a reserve (ms)':28}{'p50':>7}{'p99':>9}{'max':>9}   served by")
     reserve = [call for call in calls if call.agent == "reserve"]
+    times = []
     for name, (begin, end) in phases.items():
         within = [call for call in reserve if begin <= call.at < end]
-        print(f"{name:28}{_times(within)}   {dict(Counter(call.served_by for call in within if call.ending == 'answer'))}")
+        times.append(_times(within))
+        served = dict(Counter(call.served_by for call in within if call.ending == "answer"))
+        print(f"{name:28}{times[-1][0]:7.0f}{times[-1][1]:9.0f}{times[-1][2]:9.0f}   {served}")
+    print(
+        f"added at the switch: {times[1][0] - times[0][0]:.0f} ms at the median, {times[1][1] - times[0][1]:.0f} ms at the 99th percentile"
+    )
     lost = [call for call in calls if call.ending != "answer"]
     during = [call for call in reserve if dead[0] <= call.at < dead[1]]
     fallback = sum(call.served_by == "second" and call.ending == "answer" for call in during)
@@ -182,8 +188,8 @@ def _report(how: str, calls: list[Call], seconds: float) -> int:
         f"without a reserve: {len(queued)} calls met the outage, {len(later)} ({len(later) / max(len(queued), 1):.2%}) waited and were"
         f" answered (longest wait {waited:.1f} s; the last {spread:.1f} s after its return)"
     )
-    back = [call.at + call.took - dead[1] for call in calls if call.at + call.took > dead[1] and call.served_by == "first"]
-    print(f"back at the first provider {min(back, default=float('nan')):.2f} s after its return")
+    back = [call.at - dead[1] for call in reserve if call.at >= dead[1] and call.served_by == "first"]
+    print(f"the first provider is given calls again {min(back, default=float('nan')):.2f} s after its return")
     endings = Counter(f"{call.agent} {'stream' if call.stream else 'whole'} {call.ending} {call.status or ''}" for call in lost)
     print(f"lost {len(lost)} (bound: 0)" + "".join(f"\n    {count} x {name}" for name, count in endings.items()))
     return len(lost)

@@ -87,6 +87,18 @@ def rss_kb(pid: int) -> int:
     return next(int(line.split()[1]) for line in _lines(f"/proc/{pid}/status") if line.startswith("VmRSS"))
 
 
+def own_rss_kb(pid: int, shared: Path) -> int:
+    """Resident memory of a process less what it maps of the files under `shared`, which have a fixed size and are others' too."""
+    own, counted = 0, True
+    for line in _lines(f"/proc/{pid}/smaps"):
+        name, _, rest = line.partition(" ")
+        if not name.endswith(":"):  # a mapping begins: its range, its permissions, …, its file
+            counted = str(shared) not in rest
+        elif name == "Rss:" and counted:
+            own += int(rest.split()[0])
+    return own
+
+
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

@@ -54,6 +54,15 @@ def test_a_refusal_for_the_contents_sake_stands_unless_the_agent_asks_for_anothe
     assert (response.status, len(world.upstream.exchanges)) == (200, 1)
 
 
+def test_a_declined_answer_that_no_other_target_can_replace_is_a_decision_all_the_same(gateway: Build) -> None:
+    world = gateway(f"agents: {{a: {{{TWO}, fallback: {{content_filter: true}}}}}}")
+    response = world.call("POST", CHAT, QUESTION)
+    world.kill("model", "small")
+    world.upstream.latest.answer(said("", "content_filter"))
+    assert (response.status, header(response, "x-holdfast-served-by")) == (200, "openai/gpt-4o")
+    assert [decision.finish_reason for decision in world.recorder.decisions] == ["content_filter"]
+
+
 @pytest.mark.parametrize("answer", [said("", "content_filter"), b'{"error":{"code":"content_filter","message":"filtered"}}'])
 def test_content_that_one_model_refuses_goes_to_the_next_where_the_agent_asks_for_it(gateway: Build, answer: bytes) -> None:
     world = gateway(f"agents: {{a: {{{TWO}, fallback: {{content_filter: true}}}}}}")

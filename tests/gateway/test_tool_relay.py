@@ -172,6 +172,7 @@ def test_only_what_may_be_done_twice_is_sent_again(world: Build, method: str, he
         gateway.clock.advance(9 * SECOND)
     assert len(gateway.upstream.exchanges) == sent and response.over
     assert {exchange.request.body for exchange in gateway.upstream.exchanges} == {b"body"}
+    assert {exchange.request.once for exchange in gateway.upstream.exchanges} == {sent == 1}  # the transport repeats no more than this does
     assert [call.retry_count for call in gateway.recorder.api_calls] == list(range(sent))
     assert [error.recovery_action for error in gateway.recorder.errors] == ["retried"] * (sent - 1) + ["none"]
 

@@ -3,7 +3,8 @@ target, before and inside a stream, come in the caller's own format."""
 
 import json
 from collections.abc import Iterator
-from http.client import HTTPConnection, HTTPResponse, IncompleteRead
+from contextlib import closing
+from http.client import HTTPConnection, IncompleteRead
 from itertools import product
 from typing import Any
 
@@ -143,13 +144,11 @@ def raw(served: Any, caller: Format, target: Format, model: str) -> tuple[bytes,
     options = json.loads(QUESTIONS["plain"].body(caller)) | {"stream": True, "model": model}
     headers = {"content-type": "application/json", "x-holdfast-agent": f"to-{target}", "anthropic-version": "2023-06-01"}
     connection.request("POST", PATHS[caller], json.dumps(options), headers)
-    response: HTTPResponse = connection.getresponse()
-    try:
-        return response.read(), True
-    except IncompleteRead as cut:
-        return cut.partial, False
-    finally:
-        connection.close()
+    with closing(connection), connection.getresponse() as response:
+        try:
+            return response.read(), True
+        except IncompleteRead as cut:
+            return cut.partial, False
 
 
 MARKERS = {CHAT: b"[DONE]", RESPONSES: b"response.completed", MESSAGES: b"message_stop"}

@@ -183,29 +183,6 @@ def test_bytes_on_an_idle_connection_end_it(upstream: Any, heard: Any, request_t
     with_client(use)
 
 
-def cutting(before: bytes) -> Any:
-    """A script that answers once, then takes another request, writes `before` and closes."""
-
-    async def script(peer: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await peer.read_request(reader)
-        writer.write(OK)
-        await peer.read_request(reader)
-        writer.write(before)
-
-    return script
-
-
-def test_a_stale_connection_is_replaced_once(upstream: Any, heard: Any, request_to: Any) -> None:
-    async def use(client: Client) -> None:
-        async with upstream(cutting(b""), forever) as (peer, origin):
-            await call(client, request_to(origin), heard)
-            ear = await call(client, request_to(origin, target=b"/second"), heard)
-            assert (ear.error, ear.body) == (None, b"ok")
-            assert [head.split()[1] for head in peer.heads] == [b"/v1", b"/second", b"/second"]
-
-    with_client(use)
-
-
 def test_a_request_that_is_withdrawn_while_its_connection_is_made_is_not_sent(upstream: Any, heard: Any, request_to: Any) -> None:
     async def use(client: Client) -> None:
         async with upstream(forever) as (peer, origin):
@@ -213,61 +190,6 @@ def test_a_request_that_is_withdrawn_while_its_connection_is_made_is_not_sent(up
             assert isinstance(ear.error, Withdrawn)
             assert (await call(client, request_to(origin), heard)).body == b"ok"
             assert len(peer.heads) == 1
-
-    with_client(use)
-
-
-def test_a_request_that_is_withdrawn_meanwhile_is_not_sent_a_second_time(upstream: Any, heard: Any, request_to: Any) -> None:
-    async def use(client: Client) -> None:
-        async with upstream(cutting(b""), forever) as (peer, origin):
-            await call(client, request_to(origin), heard)
-            ear = await call(client, request_to(origin, target=b"/second", withdrawn=lambda: len(peer.heads) == 2), heard)
-            assert isinstance(ear.error, Withdrawn)
-            assert [head.split()[1] for head in peer.heads] == [b"/v1", b"/second"]
-
-    with_client(use)
-
-
-def test_a_request_that_the_upstream_may_have_worked_on_is_not_sent_again(upstream: Any, heard: Any, request_to: Any) -> None:
-    clock = FakeClock()
-
-    async def working_then_closing(peer: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await peer.read_request(reader)
-        writer.write(OK)
-        await peer.read_request(reader)
-        clock.advance(SECOND)
-
-    async def use(client: Client) -> None:
-        async with upstream(working_then_closing, forever) as (peer, origin):
-            await call(client, request_to(origin), heard)
-            ear = await call(client, request_to(origin), heard)
-            assert isinstance(ear.error, ConnectionCut)
-            assert len(peer.heads) == 2
-
-    with_client(use, clock)
-
-
-def test_the_second_try_is_the_last(upstream: Any, heard: Any, request_to: Any) -> None:
-    async def use(client: Client) -> None:
-        async with upstream(cutting(b""), answering_nothing) as (peer, origin):
-            await call(client, request_to(origin), heard)
-            ear = await call(client, request_to(origin), heard)
-            assert isinstance(ear.error, ConnectionCut)
-            assert peer.connections == 2
-
-    async def answering_nothing(peer: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await peer.read_request(reader)
-
-    with_client(use)
-
-
-def test_after_an_answer_byte_nothing_is_sent_again(upstream: Any, heard: Any, request_to: Any) -> None:
-    async def use(client: Client) -> None:
-        async with upstream(cutting(b"H")) as (peer, origin):
-            await call(client, request_to(origin), heard)
-            ear = await call(client, request_to(origin), heard)
-            assert isinstance(ear.error, ConnectionCut)
-            assert (peer.connections, len(peer.heads)) == (1, 2)
 
     with_client(use)
 
@@ -353,19 +275,6 @@ def test_connecting_ends_at_its_time_out_or_when_cancelled(upstream: Any, heard:
             assert not client._connecting
 
     with_client(use, clock)
-
-
-def test_a_cancelled_call_on_a_used_connection_is_not_sent_again(upstream: Any, heard: Any, request_to: Any) -> None:
-    async def use(client: Client) -> None:
-        async with upstream(cutting(b"")) as (peer, origin):
-            await call(client, request_to(origin), heard)
-            client.send(request_to(origin), heard()).cancel()
-            while client._open:
-                await asyncio.sleep(0)
-            assert not client._connecting
-            assert peer.connections == 1
-
-    with_client(use)
 
 
 def test_cancel_closes_at_once_and_nothing_more_is_heard(upstream: Any, heard: Any, request_to: Any) -> None:
@@ -477,17 +386,3 @@ def test_a_header_with_a_line_break_is_never_sent(request_to: Any, heard: Any) -
             client.send(request_to(Origin("127.0.0.1", 9, False), headers=[(b"authorization", b"Bearer key\n")]), heard())
 
     with_client(use)
-
-
-def test_the_client_runs_on_uvloop_as_well(upstream: Any, heard: Any, request_to: Any) -> None:
-    uvloop = pytest.importorskip("uvloop")
-
-    async def main() -> None:
-        client = Client(ClientOptions(), FakeClock())
-        async with upstream(cutting(b""), forever) as (_, origin):
-            for _ in range(3):
-                assert (await call(client, request_to(origin), heard)).error is None
-            await client.close()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())

@@ -63,7 +63,8 @@ def _stands() -> bool:
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """One request. `headers` without host, content-length and connection, which the transport adds. withdrawn: asked directly before
     the request is sent, where something had to be awaited first; it then fails with `Withdrawn`. upload: the body where it comes piece by
-    piece; `body` is empty then, the connection is never a kept one, and the answer may begin and end before the upload does."""
+    piece; `body` is empty then, the connection is never a kept one, and the answer may begin and end before the upload does. once: it must
+    not be sent a second time, whatever becomes of the connection that took it."""
 
     origin: Origin
     method: bytes
@@ -72,6 +73,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     body: bytes
     connect_timeout_ns: int
     upload: BodySource | None = None
+    once: bool = False
     withdrawn: Callable[[], bool] = _stands
 
 

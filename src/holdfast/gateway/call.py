@@ -5,6 +5,7 @@ written to the journal before the answer's last byte goes out.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from msgspec import structs
 
@@ -38,6 +39,14 @@ from holdfast.wire.translation import Untranslatable
 _NOT_PARSED = Call(model="", generates=False)
 
 
+class _Failure(NamedTuple):
+    """An attempt that did not serve the call. answer: as far as it came; a whole one was declined for another target's."""
+
+    result: AttemptResult
+    answer: Answer | None
+    cost: Cost
+
+
 class GuardedCall:
     """A call in progress; it ends by itself, with an answer, a refusal or the client's leaving."""
 
@@ -63,7 +72,7 @@ class GuardedCall:
         self._hedge: Hedge | None = None
         self._queueing: Queueing | None = None
         self._waiting: Timer | None = None
-        self._last_failure: AttemptResult | None = None
+        self._last_failure: _Failure | None = None
         self._checked = NONE
         self._killed_tools: Mapping[str, Kill] = {}
         response.disconnected = self._client_left
@@ -276,7 +285,7 @@ class GuardedCall:
             elif left_ns > 0 and may_fall_back(result, answer, options):
                 recovery = self._way_on(result, answer)
         self._record.failure(result, self._ending.served_by, recovery)
-        self._last_failure = result
+        self._last_failure = _Failure(result, answer, cost)
         if wait_ns is not None:
             self._waiting = parts.clock.call_later(wait_ns, self._try_again)
         elif recovery == "queued":
@@ -285,7 +294,7 @@ class GuardedCall:
             self._next_destination()
         else:
             self._ending.cut_short(result, answer, cost)
-            self._give_up(result)
+            self._give_up(self._last_failure)
 
     def _way_on(self, result: AttemptResult, answer: Answer | None) -> RecoveryAction:
         """What is done where the current target is not tried again."""
@@ -374,8 +383,12 @@ class GuardedCall:
         else:
             self._ending.refused(denied.refusal)
 
-    def _give_up(self, result: AttemptResult) -> None:
-        self._ending.failed(result, retried=self._recovery.spent)
+    def _give_up(self, failure: "_Failure") -> None:
+        result, answer, cost = failure
+        if answer is not None and answer.complete and result.error is None:  # declined: another target was to answer instead
+            self._ending.answered(result, answer, cost)
+        else:
+            self._ending.failed(result, retried=self._recovery.spent)
 
     def _client_left(self) -> None:
         """Stop the upstream at once, settle what may have been generated, record how far it came."""

@@ -157,7 +157,9 @@ class ToolCall:
         self._recovery.begins(parts.allowances.of(agent.name, self._destination.label, tool.retries.share))
         self._answer.own = own_headers(self._destination.label, self._tries, "", self._entry.origin.interaction, None, None)
         connect_ns = timeouts.connect_ns if tool.connect_ns is None else tool.connect_ns
-        outgoing = tool_request(self._request, self._destination, self._traffic, connect_ns, self._withdrawn)
+        outgoing = tool_request(
+            self._request, self._destination, self._traffic, connect_ns, self._withdrawn, once=not self._may_repeat(reached=True)
+        )
         endless = self._traffic.endless
         idle_ns = timeouts.idle_ns if tool.idle_ns is None else tool.idle_ns
         options = RelayOptions(
@@ -246,16 +248,18 @@ class ToolCall:
             self._end()
             self._answer.failed(result, self._destination.label, retried=self._recovery.made > 0)
 
-    def _retry_in_ns(self, result: AttemptResult) -> int | None:
+    def _may_repeat(self, *, reached: bool) -> bool:
         upload = self._traffic.upload
-        repeatable = may_repeat(
+        return may_repeat(
             self._request.method,
             self._tool.repeatable,
             keyed=self._tool.mcp is None and self._request.header(b"idempotency-key") is not None,
-            reached=not isinstance(result.error, ConnectFailed),
+            reached=reached,
             kept=self._tool.mcp is None and (upload is None or not upload.started),
         )
-        if not repeatable or self._traffic.endless:
+
+    def _retry_in_ns(self, result: AttemptResult) -> int | None:
+        if not self._may_repeat(reached=not isinstance(result.error, ConnectFailed)) or self._traffic.endless:
             return None
         left_ns = self._total_at_ns - self._parts.clock.monotonic_ns()
         return self._recovery.retry_in_ns(result, left_ns, self._parts.clock, self._parts.uniform(), last=True)

@@ -15,9 +15,12 @@ _ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
 def tool_request(
-    request: Request, destination: Destination, traffic: Traffic, connect_ns: int, withdrawn: Callable[[], bool]
+    request: Request, destination: Destination, traffic: Traffic, connect_ns: int, withdrawn: Callable[[], bool], *, once: bool
 ) -> UpstreamRequest:
-    """Path and query behind the tool's prefix, byte for byte, the tool's own headers in place of the agent's of the same name."""
+    """Path and query behind the tool's prefix, byte for byte, the tool's own headers in place of the agent's of the same name.
+
+    once: its second time might do a thing twice.
+    """
     path = tool_call(request.path)[1]
     if not (destination.prefix or path):
         path = b"/"
@@ -31,6 +34,7 @@ def tool_request(
         body=traffic.body,
         connect_timeout_ns=connect_ns,
         upload=traffic.upload,
+        once=once,
         withdrawn=withdrawn,
     )
 

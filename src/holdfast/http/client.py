@@ -62,14 +62,24 @@ class Client:
         if pool is None:
             pool = self._pools[request.origin] = _Pool(request.origin)
         call = _Call(self, request, receiver, _head(request, pool.host_line))
+        connection = self._kept(pool, request)
+        if connection is None:
+            self.connect(call)
+        else:
+            connection.begin(call)
+        return call
+
+    def _kept(self, pool: "_Pool", request: UpstreamRequest) -> "_Connection | None":
+        """A kept connection for the request; none that may have gone stale for what could not be sent once more."""
         idle = pool.idle
-        while idle and request.upload is None:  # sent to a connection gone stale, an upload could not be sent once more
+        if request.upload is not None:
+            return None
+        used_since_ns = self.now_ns() - _STALE_NS if request.once else 0
+        while idle and idle[-1].idle_since_ns >= used_since_ns:
             connection = idle.pop()
             if connection.usable():
-                connection.begin(call)
-                return call
-        self.connect(call)
-        return call
+                return connection
+        return None
 
     async def close(self) -> None:
         """Cut every connection; calls in progress fail."""
@@ -344,7 +354,7 @@ class _Connection(ReadingProtocol):
         call, self._call = self._call, None
         if call is None:
             return
-        if parser.silent and not self._fresh and self._client.now_ns() - self._begun_ns < _STALE_NS:
+        if parser.silent and not (self._fresh or call.request.once) and self._client.now_ns() - self._begun_ns < _STALE_NS:
             call.again()
         elif parser.headed and not parser.framed and exc is None:
             call.ended = True

@@ -80,7 +80,7 @@ class SimulatedProvider:
         self._scripts = scripts or Scripts()
         self._key = key.encode()
         self._replies = 0
-        self._rates: dict[str, RequestRate] = {}
+        self._rates: dict[tuple[str, int], RequestRate] = {}
         self._failed: Counter[tuple[str, str]] = Counter()
         self._past: OrderedDict[str, _Past] = OrderedDict()
 
@@ -119,7 +119,7 @@ class SimulatedProvider:
         call = self._begin(request, prompt.model)
         headers: Headers = ()
         if manner.per_minute:
-            rate = self._rates.setdefault(prompt.model, RequestRate(manner.per_minute))
+            rate = self._rates.setdefault((prompt.model, manner.per_minute), RequestRate(manner.per_minute))
             wait_ns = rate.take(self._clock.monotonic_ns())
             headers = rate.headers(endpoint.family, self._clock.monotonic_ns(), self._clock.wall_ns())
             if wait_ns:
