@@ -218,3 +218,11 @@ def test_what_was_said_stays_a_decision_when_the_client_leaves_before_the_rest(g
     world.upstream.latest.fail(ConnectionCut("reset"))
     response.leave()
     assert [(each.answer, each.complete) for each in world.recorder.decisions] == [("Once", False)]
+
+
+def test_our_own_error_event_can_be_read_after_a_torn_one(gateway: Build) -> None:
+    world = gateway(f"agents: {{a: {{{AGENT}}}}}")
+    response = world.call("POST", CHAT, QUESTION)
+    begun(world, piece("Once"), b'data: {"choi')
+    world.clock.advance(3600 * SECOND)
+    assert response.ended and response.body.startswith(piece("Once") + b'data: {"error":')

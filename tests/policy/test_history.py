@@ -87,6 +87,15 @@ def test_a_failed_request_sent_again_continues_where_it_was(known: Conversations
     assert retried.continues.decision == "d1"
 
 
+def test_after_a_failure_only_the_next_call_that_begins_alike_is_its_repetition(known: Conversations) -> None:
+    first = [say("user", "hello")]
+    known.failed(known.claim("agent", first, "one"))
+    for name, expected in (("two", "one"), ("three", "three"), ("four", "four")):
+        claim = known.claim("agent", first, name)
+        assert claim.interaction == expected
+        known.answered(claim, [say("assistant", "hi")], "d")
+
+
 def test_a_system_prompt_with_the_time_of_day_does_not_split_a_conversation(known: Conversations) -> None:
     history = [say("system", "it is 12:00"), say("user", "hello")]
     known.answered(known.claim("agent", history, "one"), [say("assistant", "hi")], "d1")

@@ -144,7 +144,7 @@ def test_a_process_that_dies_at_any_store_leaves_a_table_that_works(
             sound.take(key, bytes(16))
     for number in range(capacity):
         sound.put(KEYS[0], payload(number))
-    assert [sound.take(KEYS[0], bytes(16)) for _ in range(capacity)] == [payload(number) for number in reversed(range(capacity))]
+    assert [sound.take(KEYS[0], bytes(16)) for _ in range(capacity)] == [(payload(number), False) for number in reversed(range(capacity))]
 
 
 def payload(number: int, tag: bytes = b"") -> bytes:

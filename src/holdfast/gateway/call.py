@@ -231,8 +231,7 @@ class GuardedCall:
             other = hedge.close(attempt)
             if other is not None:
                 self._attempt = other
-                self._record.attempt(result, cost, self._ending.served_by, attempt.sent, attempt.number, failed=True)
-                self._record.failure(result, self._ending.served_by, "hedged")
+                self._outlived(attempt, result, cost)
                 return
         elif self._hedge is not None:
             self._won(attempt)
@@ -248,6 +247,12 @@ class GuardedCall:
         else:
             self._record.attempt(result, cost, self._ending.served_by, attempt.sent, attempt.number, failed=False)
             self._ending.answered(result, answer, cost)
+
+    def _outlived(self, attempt: TargetAttempt, result: AttemptResult, cost: Cost) -> None:
+        """It has failed, and the call goes on with the one beside it."""
+        if not isinstance(result.error, Withdrawn):  # else it was never sent
+            self._record.attempt(result, cost, self._ending.served_by, attempt.sent, attempt.number, failed=True)
+            self._record.failure(result, self._ending.served_by, "hedged")
 
     def _declined(self, result: AttemptResult, answer: Answer) -> bool:
         return is_declined(result, answer, self._caller.agent.fallback)

@@ -76,12 +76,12 @@ class Delivery:
             self.refusal(upstream_failed(status, describe_failure(result, served_by)))
 
     def _broken_stream(self, result: AttemptResult, served_by: str) -> None:
-        self.write(result.held)
         if result.error is None:
-            self._response.end()
+            self.end(result.held)
         elif isinstance(result.error, ConnectionCut) or self._format is None:
+            self.write(result.held)
             self._response.abort()
-        else:
+        else:  # without the piece of an event that is held: ours could not be read behind it
             self.end(self._format.error_event(f"Holdfast: {describe_failure(result, served_by)}"))
 
     def refusal(self, refusal: Refusal) -> None:

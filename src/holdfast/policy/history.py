@@ -63,7 +63,8 @@ class Places(Protocol):
         """Take the place in the last of `states` in which there is one; its index there and the place.
 
         Each place is taken once: the youngest with this `lead` first, else the youngest. Where all of a state are taken, the one taken
-        last is found again: whoever extends it too is a branch of the same conversation.
+        last is found again: whoever extends it too is a branch of the same conversation. Not so where nothing was answered yet (no
+        turns): whoever asks the same after somebody has begun anew begins a conversation of its own.
         """
 
     def put(self, state: bytes, place: Place) -> None:
@@ -106,7 +107,8 @@ class OwnPlaces:
             same_lead = (at for at in range(len(free) - 1, -1, -1) if free[at].lead == lead)
             state.last = free.pop(next(same_lead, -1))
             self._free -= 1
-        return state.last
+            return state.last
+        return None if state.last is None or not state.last.turns else state.last
 
     def put(self, state: bytes, place: Place) -> None:
         known = self._states.pop(state, None) or _State([])

@@ -44,11 +44,14 @@ class SharedPlaces:
             if table.may_have(states[index]):
                 self._lock()
                 try:
-                    entry = table.take(states[index], lead or _NO_LEAD)
+                    taken = table.take(states[index], lead or _NO_LEAD)
                 finally:
                     self._unlock()
-                if entry is not None:
-                    return index, _read(entry)
+                if taken is not None:
+                    entry, again = taken
+                    place = _read(entry)
+                    if place.turns or not again:
+                        return index, place
         return None
 
     def put(self, state: bytes, place: Place) -> None:

@@ -48,8 +48,8 @@ class Table:
         number: int = self._words[_HEADER + _low_of(key)[0] % self._buckets]
         return number > 0 and number + self._capacity > self._words[0]
 
-    def take(self, key: bytes, tag: bytes) -> bytes | None:
-        """Take an entry; its payload.
+    def take(self, key: bytes, tag: bytes) -> tuple[bytes, bool] | None:
+        """Take an entry; its payload, and whether it was taken before.
 
         The youngest with this tag first, else the youngest; where all are taken, the one that was taken last again.
         """
@@ -59,7 +59,7 @@ class Table:
         words = self._words
         before, entry = (0, youngest) if words[youngest + _FREE] else (youngest, self._follow(youngest + _OLDER))
         if not entry:
-            return self._payload(self._follow(youngest + _LAST) or youngest)
+            return self._payload(self._follow(youngest + _LAST) or youngest), True
         if self._bytes[8 * (entry + _TAG) : 8 * (entry + _TAG) + 16] != tag:
             before, entry = self._with_tag(before, entry, tag)
         words[youngest + _LAST] = words[entry]
@@ -67,7 +67,7 @@ class Table:
             words[before + _OLDER] = words[entry + _OLDER]
         else:
             words[youngest + _FREE] = 0
-        return self._payload(entry)
+        return self._payload(entry), False
 
     def newest(self, key: bytes) -> bytes | None:
         """The payload that was put last under this key, taken or not."""
