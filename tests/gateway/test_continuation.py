@@ -175,8 +175,7 @@ def test_the_official_sdks_read_one_answer_in_every_format(served: Address) -> N
 
 
 def test_without_another_target_the_sdk_raises(served: Address) -> None:
-    openai = OpenAI(base_url=served.openai, api_key="k", max_retries=0)
-    with pytest.raises(Exception) as raised:
+    with OpenAI(base_url=served.openai, api_key="k", max_retries=0) as openai, pytest.raises(Exception) as raised:
         list(openai.chat.completions.create(model="alone", messages=[{"role": "user", "content": "hello"}], stream=True))
     assert isinstance(raised.value, APIError) or "closed" in str(raised.value)
 

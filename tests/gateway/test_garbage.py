@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,10 @@ from holdfast.testing.simulated_provider import Address, SimulatedProvider
 def collected() -> Iterator[list[str]]:
     """The types of our own objects that the block leaves to the garbage collector."""
     ours: list[str] = []
-    while gc.collect():  # what earlier tests left: finalizers may leave more
-        pass
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # what earlier tests left is not judged here
+        while gc.collect():  # finalizers may leave more
+            pass
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
