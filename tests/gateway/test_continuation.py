@@ -62,6 +62,8 @@ def test_another_target_goes_on_where_the_first_was_cut_and_the_agent_reads_one_
     (decision,) = world.recorder.decisions
     assert (decision.answer, decision.recovery_action, decision.served_by) == ("Once upon a time.", "continued", "openai/gpt-4o")
     assert [error.recovery_action for error in world.recorder.errors] == ["continued"]
+    assert decision.cost_source == "bound", "nobody said what the stream that broke off has cost"
+    assert decision.cost == sum(call.cost or 0 for call in world.recorder.api_calls)
 
 
 def test_the_continuation_may_itself_be_continued(gateway: Build) -> None:

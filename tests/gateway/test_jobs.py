@@ -103,6 +103,13 @@ def test_without_the_preference_and_in_a_gateway_without_jobs_a_call_is_answered
         assert (response.status, header(response, "preference-applied")) == (200, None)
 
 
+def test_a_webhook_without_the_preference_is_refused_for_it_would_never_be_told(world: World) -> None:
+    gateway = world()
+    response = gateway.call("POST", CHAT, QUESTION, {"x-holdfast-webhook": "done"})
+    assert (response.status, header(response, "x-holdfast-refusal")) == (400, "webhook_without_job")
+    assert not gateway.upstream.exchanges
+
+
 @pytest.mark.parametrize("body", [b"{", {"model": "m"}, b"\xff"])
 def test_a_malformed_request_is_refused_at_once(world: World, body: object, tmp_path: Path) -> None:
     gateway = world()

@@ -72,6 +72,14 @@ class Cost(Struct, frozen=True):
     usage: Usage | None
     tokens: int = 0
 
+    def with_more(self, other: "Cost") -> "Cost":
+        """Of an answer that two attempts gave in part, this one first; the usage is the other's, as its stream has told it."""
+        charged, tokens = self.charged + other.charged, self.tokens + other.tokens
+        if self.amount is None or other.amount is None:
+            return Cost(None, charged, "unpriced", other.usage, tokens)
+        source = self.source if self.source == "bound" else other.source
+        return Cost(self.amount + other.amount, charged, source, other.usage, tokens)
+
 
 def charges(limits: Iterable[Limit], values: dict[Scope, str]) -> Charges:
     """The limits that apply: a limit on something that the call does not have (no run, no tool) does not."""

@@ -43,6 +43,7 @@ class Ending:
         self._call_id = call_id
         self._closed: Callable[[], None] | None = closed
         self._unfinished: tuple[Answer, Cost, str, int | None] | None = None
+        self._joined: Cost | None = None  # of the streams that this one goes on with
 
     def arrived(self, arrival: Arrival) -> None:
         """From here on there is somebody to write about."""
@@ -173,6 +174,9 @@ class Ending:
 
     def interrupted(self, result: AttemptResult, answer: Answer | None, cost: Cost) -> None:
         """A stream broke off and another target is asked for the rest: if none of that comes, what was said stays the decision."""
+        if self._joined is not None:
+            cost = self._joined.with_more(cost)
+        self._joined = cost
         if answer is not None:
             self._unfinished = answer, cost, self.served_by, result.first_token_ns
 
@@ -184,6 +188,8 @@ class Ending:
 
     def _decide(self, result: AttemptResult, answer: Answer, cost: Cost) -> None:
         self._unfinished = None  # a part of this one
+        if self._joined is not None:
+            cost = self._joined.with_more(cost)
         if self._format is not None:
             self._record.decision(answer, cost, self.served_by, self._claim, result.first_token_ns)
 

@@ -19,7 +19,7 @@ SESSION_HEADERS = (
 _KEYS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 _READ = frozenset(
     _KEYS
-    | {b"origin", b"traceparent", b"prefer", *SESSION_HEADERS}
+    | {b"origin", b"traceparent", b"prefer", b"x-holdfast-webhook", *SESSION_HEADERS}
     | {b"x-holdfast-agent", b"x-holdfast-release", b"x-holdfast-user", b"x-holdfast-interaction"}
 )
 _MAX_ID = 128
@@ -28,7 +28,8 @@ _LOCAL_PAGE = re.compile(rb"https?://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)
 
 
 class Caller(Struct, frozen=True):
-    """The agent behind a request. interaction: as given from outside, else ""; identified_by: by what. prefers: it has a `Prefer`."""
+    """The agent behind a request. interaction: as given from outside, else ""; identified_by: by what. prefers: it has a `Prefer`, or
+    names a webhook."""
 
     agent: AgentOptions
     name: str
@@ -61,9 +62,8 @@ class Identities:
         release = known.release  # as the operator set it, else as the agent says: limits and kills by release must not be evaded
         if release == UNRELEASED:
             release = _text(given.get(b"x-holdfast-release")) or release
-        return Caller(
-            known.agent, known.name, release, _text(given.get(b"x-holdfast-user")), interaction, identified_by, b"prefer" in given
-        )
+        prefers = b"prefer" in given or b"x-holdfast-webhook" in given
+        return Caller(known.agent, known.name, release, _text(given.get(b"x-holdfast-user")), interaction, identified_by, prefers)
 
     def _without_key(self, name: str) -> Caller | None:
         agent = self._keyless.get(name) or self._default

@@ -10,7 +10,7 @@ def queue_full(jobs: int) -> Refusal:
     """503 when as many jobs are kept as the configuration allows, ended ones too, or they take as many bytes."""
     message = (
         f"Refused by Holdfast, nothing was kept: {jobs} jobs are kept already. Fetch answers and DELETE their jobs, or raise jobs.max, "
-        "jobs.max_bytes or lower jobs.keep in the configuration."
+        "jobs.max_size or lower jobs.keep in the configuration."
     )
     return Refusal(status=503, kind="job_queue_full", message=message, details={"jobs": jobs}, retry_after_s=10)
 
@@ -23,6 +23,14 @@ def unknown_webhook(name: str, known: Iterable[str]) -> Refusal:
     """400: only receivers that the configuration names are told."""
     message = f"Refused by Holdfast: the configuration has no webhook {name[:64]!r}{did_you_mean(name[:64], known)}"
     return Refusal(status=400, kind="unknown_webhook", message=message, param="x-holdfast-webhook")
+
+
+def webhook_alone() -> Refusal:
+    """400: the receiver would wait for ever."""
+    message = (
+        "Refused by Holdfast, nothing was spent: x-holdfast-webhook needs Prefer: respond-async beside it; else the answer comes here."
+    )
+    return Refusal(status=400, kind="webhook_without_job", message=message, param="x-holdfast-webhook")
 
 
 def other_request() -> Refusal:

@@ -82,8 +82,12 @@ class Jobs:
 
         Not when it does not ask for it, and not when the guard would refuse it at once: then the guard is to say so, and record it.
         """
-        if not caller.prefers or endpoint.format is None or not respond_async(request):
+        if not caller.prefers or endpoint.format is None:
             return False
+        if not respond_async(request):
+            if alone := request.header(b"x-holdfast-webhook") is not None:
+                Delivery(response, endpoint).refusal(job_refusals.webhook_alone())
+            return alone
         try:
             call = endpoint.format.parse(request.body)
         except MalformedRequest:
