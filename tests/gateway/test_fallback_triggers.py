@@ -144,3 +144,10 @@ def test_all_attempts_at_a_target_carry_one_key_where_the_provider_knows_such_ke
     keys = [dict(exchange.request.headers).get(b"idempotency-key") for exchange in world.upstream.exchanges]
     assert keys[0] is not None
     assert keys == [keys[0], keys[0], None]
+
+
+def test_what_only_the_other_format_finds_malformed_is_a_400_with_the_field(gateway: Build) -> None:
+    world = gateway("agents: {a: {routes: {'*': [anthropic/claude-sonnet-4-5]}}}")
+    response = world.call("POST", CHAT, {**QUESTION, "temperature": "hot"})
+    assert (response.status, response.json()["error"]["param"]) == (400, "temperature")  # type: ignore[index]
+    assert not world.upstream.exchanges

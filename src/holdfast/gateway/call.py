@@ -144,6 +144,9 @@ class GuardedCall:
             except Untranslatable as error:
                 self._pass_over(refusals.untranslatable(error, destination.label))
                 return
+            except MalformedRequest as error:  # of what the caller's own format lets pass
+                self._pass_over(refusals.malformed(error, None))
+                return
         self._parts.gate.admit(asked.entry, destination, self._admitted, last=self._next is None)
 
     @property
