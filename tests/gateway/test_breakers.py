@@ -391,3 +391,29 @@ def test_whoever_waits_for_a_target_can_ask_when_it_will_be_there(gateway: Build
     assert 15 * SECOND <= (world.breakers.wait_ns(first) or 0) <= 16.5 * SECOND
     world.isolations.isolate(Isolation(name="openai"))
     assert world.breakers.wait_ns(first) is None
+
+
+def test_calls_that_wait_in_the_queue_come_through_open_breakers_without_one_being_lost(gateway: Build) -> None:
+    """Ten calls a second for twenty seconds without any target, and for a minute after it came back."""
+    world = gateway("agents: {a: {routes: {'*': [simulated/*]}, on_unavailable: queue, retries: {max: 0}, timeouts: {total: 300s}}}")
+    responses = []
+    world.upstream.refusing = ConnectFailed("refused")
+    for _ in range(200):
+        responses.append(ask(world))
+        world.clock.advance(SECOND // 10)
+    world.upstream.refusing = None
+    for _ in range(600):
+        responses.append(ask(world))
+        world.clock.advance(SECOND // 10)
+        for exchange in list(world.upstream.exchanges):
+            if not exchange.over:
+                exchange.answer(ANSWER)
+    for _ in range(600):
+        world.clock.advance(SECOND // 10)
+        for exchange in list(world.upstream.exchanges):
+            if not exchange.over:
+                exchange.answer(ANSWER)
+    assert {response.status for response in responses} == {200}
+    assert world.queue.waiting == 0
+    assert len(world.recorder.decisions) == len(responses)
+    assert len(world.upstream.exchanges) - len(responses) < 30

@@ -40,8 +40,8 @@ class BreakerOptions(Struct, frozen=True, kw_only=True):
     slow_rate: int = 80
     window_ns: int = 30 * SECOND
     minimum_calls: int = 10
-    cooldown_ns: int = 15 * SECOND
-    longest_cooldown_ns: int = 300 * SECOND
+    cooldown_ns: int = 5 * SECOND
+    longest_cooldown_ns: int = 30 * SECOND
     probes: int = 2
 
     def of_kind(self, kind: BreakerKind) -> "BreakerOptions":
