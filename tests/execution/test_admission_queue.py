@@ -302,6 +302,7 @@ def test_nobody_is_lost_or_answered_twice_and_every_bound_holds(steps: list[tupl
     assert (world.queue.waiting, world.clock.pending, world.queue.awaited) == (0, 0, {})
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["answered", "failed", "arrive", "arrive 50"]), st.sampled_from(PAUSES)), max_size=60))
 def test_the_release_never_exceeds_its_rate(steps: list[tuple[str, int]]) -> None:
     world = World()
@@ -320,6 +321,7 @@ def test_the_release_never_exceeds_its_rate(steps: list[tuple[str, int]]) -> Non
         assert sum(begin <= at < begin + SECOND for at in out) <= (SECOND // ROUND_NS + 1) * LARGEST_ROUND
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(0, 50), st.floats(0, 1, exclude_max=True))
 def test_once_a_target_answers_everybody_is_let_out_in_time(waiting: int, outage_s: int, jitter: float) -> None:
     world = World(jitter=jitter)

@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.clock import SECOND
@@ -86,6 +86,7 @@ def test_no_agent_is_let_out_twice_while_another_of_its_priority_waits(agents: l
             assert all(later.agent == one.agent for later in found[at + 1 :])
 
 
+@settings(deadline=None)
 @given(st.lists(tickets, max_size=40), st.integers(1, 100))
 def test_a_flood_of_urgent_calls_holds_nobody_up_for_longer_than_their_head_start(waiting: list[Ticket], every_s: int) -> None:
     """With an urgent call arriving at every turn, one of low priority goes before all that came 30 s after those of its own class."""
