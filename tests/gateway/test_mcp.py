@@ -327,3 +327,13 @@ def test_a_server_gets_the_one_of_two_names_that_was_checked(world: Build) -> No
     gateway = world()
     post(gateway, b'{"method":"tools/call","id":1,"params":{"name":"delete_all","name":"add"}}')
     assert gateway.upstream.latest.request.body.count(b'"name"') == 1 and b"delete_all" not in gateway.upstream.latest.request.body
+
+
+def test_a_failed_call_whose_client_leaves_with_its_result_is_an_error_on_record(world: Build) -> None:
+    gateway = world()
+    response = post(gateway, call_of())
+    gateway.upstream.latest.start(200, EVENTS)
+    gateway.upstream.latest.data(event(result_of(isError=True)))
+    response.leave()  # before the server ends its stream
+    (call,), (error,) = gateway.recorder.api_calls, gateway.recorder.errors
+    assert (error.error_type, error.error_id) == ("tool_error", call.error_id)

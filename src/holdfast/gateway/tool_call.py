@@ -332,10 +332,13 @@ class ToolCall:
         for each in self._granted:
             each.passage.give_back()  # that it is dropped says nothing about the tool
         costs = self._settle(result)
+        if not cut:
+            self._record_attempt(result, costs, relay.sent, "none")
+            return True
         for at, part in enumerate(self._traffic.parts(result)):
             cost = costs[at] if at < len(costs) else _FREE
             target = f"{self._destination.label} {part.api}"
-            self._record.tool_attempt(result, cost, target, relay.sent, self._tries, part.use, failed=cut)
+            self._record.tool_attempt(result, cost, target, relay.sent, self._tries, part.use, failed=True)
         return True
 
     def kills_changed(self) -> None:
