@@ -109,6 +109,7 @@ class Breakers:
                         f"{attempt.target} {(attempt.began_ns - span.began_ns) / SECOND:.3f} s after {name} opened"
                         for attempt in attempts
                         if span.began_ns + SHARED_NS < attempt.began_ns < span.ended_ns - SHARED_NS
+                        and (target == name or _had_failed(attempts, attempt.began_ns))  # healthy models pass their provider's breaker
                     ]
         return check("no call passes an open breaker", within, passed)
 
@@ -149,3 +150,8 @@ class Breakers:
             if name in (target, provider) or name.startswith(f"{provider}#")
             for span in spans
         )
+
+
+def _had_failed(attempts: list[Attempt], at_ns: int) -> bool:
+    """Whether one of these attempts had failed within the window that ends at `at_ns`."""
+    return any(each.failed and at_ns - (WINDOW_S + 1) * SECOND < each.ended_ns <= at_ns for each in attempts)
